@@ -1,0 +1,14 @@
+"""One module per kind of stage: `python -m recipes.stages.<kind> <config.yaml>`."""
+
+# Where a kind runs: "core" needs only the light install, "engine" imports NeMo-Aligner.
+KINDS = {
+    "world": "core",
+    "base": "engine",
+    "sft": "engine",
+    "reward": "engine",
+    "preference": "engine",
+    "generate": "engine",
+    "score": "engine",
+    "pairs": "core",
+    "evaluate": "engine",
+}
