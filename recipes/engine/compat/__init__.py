@@ -1,0 +1,42 @@
+"""Let NeMo-Aligner run where apex, Transformer Engine or CUDA is absent, and with a newer torch than it was written for.
+
+Each part asks for itself whether it is needed and does nothing where the real thing is installed, so the same stage
+runs in NVIDIA's container untouched. The order matters: megatron-core has to look for apex before a stand-in exists,
+so that it falls back to its own plain implementations instead of believing in fused kernels.
+
+    import recipes.engine.compat as compat
+    compat.install()      # before the first import of nemo or nemo_aligner
+
+`install` returns the names of the parts that were active; stages record them in their manifests.
+"""
+
+from __future__ import annotations
+
+import os
+
+_active: list[str] | None = None
+
+
+def install() -> list[str]:
+    """Apply what this machine needs, once per process. Returns the names of the active parts."""
+    global _active
+    if _active is not None:
+        return _active
+
+    # A scripted function cannot call a wrapped torch factory, and without CUDA there is nothing to gain from scripting.
+    # Has to be set before torch is imported; harmless where the user has set it already.
+    from importlib.util import find_spec
+
+    if find_spec("transformer_engine") is None:
+        os.environ.setdefault("PYTORCH_JIT", "0")
+
+    from recipes.engine.compat import apex, cuda, torch_version, transformer_engine
+
+    parts = (torch_version, cuda, transformer_engine, apex)
+    needed = [part for part in parts if part.needed()]
+    for part in needed:
+        part.before_nemo()
+    for part in needed:
+        part.after_nemo()
+    _active = [part.__name__.rpartition(".")[2] for part in needed]
+    return _active
