@@ -68,9 +68,9 @@ class Template:
         self.check(messages, last="user")
         return self._header(messages) + "".join(map(self._turn, _spoken(messages))) + self.assistant_header
 
-    def response(self, text: str) -> str:
+    def response(self, text: str, field: str = "response") -> str:
         """What the policy is to produce after `prompt`: the text, the end of the turn and the stop token."""
-        self.check_text(text, "response")
+        self.check_text(text, field)
         return text + self.tokens["end_of_turn"] + self.tokens["turn_start"]
 
     def scoring(self, messages: list[dict], response: str) -> str:

@@ -1,0 +1,32 @@
+"""NeMo-Aligner's regression reward rows: {"text": rendered conversation ending in <extra_id_2>, "label": [9 floats]}."""
+
+from __future__ import annotations
+
+from data_prep.records import LABEL_SLOTS, Rating
+from data_prep.rules import BadRow
+from data_prep.sources import Context, Schema, need
+
+
+def convert(row: dict, context: Context) -> Rating:
+    text = need(row, "text", str)
+    tail = context.template.tokens["end_of_turn"] + context.template.tokens["label_start"]
+    if not text.endswith(tail):
+        raise BadRow("D12", "text", f"does not end in {tail!r}, where the score is read, but in {text[-20:]!r}")
+    messages = context.template.parse(text[: -len(tail)], "text")
+    if messages[-1]["role"] != "assistant":
+        raise BadRow("D3", "text", "the last turn is not the assistant's")
+    return Rating(prompt=messages[:-1], response=messages[-1]["content"], label=label(row))
+
+
+def label(row: dict) -> list[float]:
+    values = need(row, "label", list)
+    if len(values) != len(LABEL_SLOTS):
+        raise BadRow("D11", "label", f"has {len(values)} values, needs {len(LABEL_SLOTS)}: {', '.join(LABEL_SLOTS)}")
+    for i, value in enumerate(values):
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise BadRow("D11", f"label[{i}]", f"is {value!r}, not a number")
+    return [float(value) for value in values]
+
+
+SCHEMA = Schema("nemo_rm", "reward", '{"text": rendered str ending in the label token, "label": [9 numbers]}',
+                lambda row: {"text", "label"} <= set(row), convert)

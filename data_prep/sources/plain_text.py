@@ -1,0 +1,13 @@
+"""Plain text for language modelling: {"text": str}."""
+
+from __future__ import annotations
+
+from data_prep.records import Text
+from data_prep.sources import Context, Schema, need
+
+
+def convert(row: dict, context: Context) -> Text:
+    return Text(text=need(row, "text", str))
+
+
+SCHEMA = Schema("text", "text", '{"text": str}', lambda row: "text" in row, convert)
