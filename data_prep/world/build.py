@@ -1,0 +1,167 @@
+"""Write the files of the tiny world. The same options and seed give the same bytes.
+
+    corpus.jsonl, corpus_validation.jsonl            {"text"}: skills stated in plain text, right but uneven in manner
+    code_sft.jsonl, general_sft.jsonl (+_validation) messages from a weak teacher
+    human.jsonl, human_validation.jsonl              HelpSteer2 rows, two responses a prompt, rated by SIMULATED annotators
+    prompts_round{0..}.jsonl, eval_prompts.jsonl     prompts with a verifiable task, all different
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from data_prep.jsonl import write_rows
+from data_prep.verify import verify
+from data_prep.world import annotator, answers, code, skills
+from data_prep.world.answers import Faults
+from data_prep.world.splits import split_of
+from recipes.errors import Problem, UserInputError
+
+OPENERS = ("please", "now")
+
+
+@dataclass(frozen=True)
+class World:
+    """Options of the world stage; see configs/stage/world.yaml for what each one does."""
+
+    seed: int
+    skills: dict[str, float]
+    longest_list: int
+    max_code_steps: int
+    constraint_share: float
+    corpus_code_share: float
+    general_code_share: float
+    prompt_code_share: float
+    corpus_tokens: int
+    corpus_faults: Faults
+    teacher_faults: Faults
+    human_faults: Faults
+    annotators: int
+    annotator_noise: float
+
+    def task(self, rng: random.Random, code_share: float) -> dict:
+        if rng.random() < code_share:
+            return code.draw(rng, self.max_code_steps)
+        name = rng.choices(list(self.skills), list(self.skills.values()))[0]
+        return skills.draw(rng, name, self.longest_list, self.constraint_share)
+
+    def tasks(self, rng: random.Random, split: str, code_share: float) -> Iterator[dict]:
+        """Endless tasks of one split."""
+        while True:
+            task = self.task(rng, code_share)
+            if split_of(task, self.seed) == split:
+                yield task
+
+    def unique(self, rng: random.Random, split: str, code_share: float, count: int, seen: set[str]) -> Iterator[tuple[str, dict]]:
+        """`count` (prompt, task) whose prompts are not in `seen` yet; they are added to it."""
+        stream, tries, made = self.tasks(rng, split, code_share), 0, 0
+        while made < count:
+            task = next(stream)
+            prompt = ask(task, rng)
+            tries += 1
+            if tries > 40 * count + 1000:
+                raise UserInputError(Problem("", f"split {split}", f"the world has only {made} different prompts of the "
+                                             f"{count} asked for", "ask for fewer prompts or make longest_list larger"))
+            if prompt not in seen:
+                seen.add(prompt)
+                made += 1
+                yield prompt, task
+
+
+def ask(task: dict, rng: random.Random) -> str:
+    """The prompt: an opener and the task. Openers matter: without one, a verb would start the line, where its token is another."""
+    return f"{rng.choice(OPENERS)} {code.ask(task) if task['type'] == 'code' else skills.ask(task)}"
+
+
+def build(world: World, sizes: dict[str, int], out: Path) -> dict:
+    """Write all files into `out`; returns facts: rows of each file, and how good the teacher's answers really are."""
+    rows: dict[str, int] = {}
+    for name in ("corpus", "corpus_validation"):
+        rows[name] = write_rows(out / f"{name}.jsonl", _corpus(world, _rng(world, name), sizes[name]))
+    quality: dict[str, dict] = {}
+    for name, share in (("code_sft", 1.0), ("general_sft", world.general_code_share)):
+        for part, split in ((name, "sft"), (f"{name}_validation", "sft_validation")):
+            stream = world.tasks(_rng(world, part), split, share)
+            rows[part] = write_rows(out / f"{part}.jsonl", _sft(world, part, stream, sizes[part], quality))
+    for name, split in (("human", "human"), ("human_validation", "human_validation")):
+        rows[name] = write_rows(out / f"{name}.jsonl", _human(world, name, split, sizes[name], quality))
+    seen: set[str] = set()
+    files = [("eval_prompts", "evaluation", sizes["eval_prompts"])]
+    files += [(f"prompts_round{i}", "prompts", sizes["prompts"]) for i in range(sizes["rounds"])]
+    for name, split, count in files:
+        drawn = world.unique(_rng(world, name), split, world.prompt_code_share, count, seen)
+        rows[name] = write_rows(out / f"{name}.jsonl", _prompts(name, drawn))
+    return {"rows": rows, "answers": quality}
+
+
+def _rng(world: World, name: str) -> random.Random:
+    """A stream for each file: changing the size of one file leaves the others as they are."""
+    return random.Random(f"{world.seed}:{name}")
+
+
+def _corpus(world: World, rng: random.Random, count: int) -> Iterator[dict]:
+    """Rows of several statements, filled up to about corpus_tokens tokens. Tasks kept for evaluation do not occur,
+    except of skills that are facts (an addition table can only be known, not worked out)."""
+    for _ in range(count):
+        parts, left = [], world.corpus_tokens
+        while True:
+            task = world.task(rng, world.corpus_code_share)
+            held_out = split_of(task, world.seed) == "evaluation"
+            if held_out and not (task["type"] == "skill" and skills.SKILLS[task["skill"]].fact):
+                continue
+            text = f"task : {ask(task, rng)} answer : {answers.teach(task, world.corpus_faults, rng)}"
+            left -= tokens(text) + 1
+            if parts and left < 0:
+                break
+            parts.append(text)
+        yield {"text": "\n".join(parts)}
+
+
+def tokens(text: str) -> int:
+    """About how many tokens a text takes: words, and within code each run of letters, digits or signs."""
+    return len(re.findall(r"[a-z]+|\d+|[^\w\s]+", text))
+
+
+def _sft(world: World, name: str, stream: Iterator[dict], count: int, quality: dict) -> Iterator[dict]:
+    rng, correct, manner = _rng(world, f"{name}:answers"), 0, 0.0
+    for i in range(count):
+        task = next(stream)
+        prompt, answer = ask(task, rng), answers.teach(task, world.teacher_faults, rng)
+        verdict = verify(task, answer)
+        correct, manner = correct + verdict["correct"], manner + verdict["manner"]
+        yield {"id": f"{name}-{i:05d}", "messages": [_user(prompt), {"role": "assistant", "content": answer}],
+               "source": "tiny_teacher_code" if task["type"] == "code" else "tiny_teacher", "human": False}
+    quality[name] = {"correct": round(correct / max(1, count), 4), "manner": round(manner / max(1, count), 4)}
+
+
+def _human(world: World, name: str, split: str, count: int, quality: dict) -> Iterator[dict]:
+    """Two different responses a prompt, in adjacent rows, as in HelpSteer2."""
+    rng, correct = _rng(world, name), 0
+    prompts = world.unique(rng, split, world.prompt_code_share, (count + 1) // 2, set())
+    written = 0
+    for number, (prompt, task) in enumerate(prompts):
+        first = answers.teach(task, world.human_faults, rng)
+        second = first
+        while second == first:
+            second = answers.teach(task, world.human_faults, rng)
+        for letter, response in zip("ab", (first, second)):
+            if written == count:
+                break
+            written, correct = written + 1, correct + verify(task, response)["correct"]
+            rated = annotator.annotate(task, response, rng, world.annotator_noise, world.annotators)
+            yield {"id": f"{name}-{number:05d}{letter}", "prompt": prompt, "response": response, **rated,
+                   "source": "tiny_annotators", "human": True, "simulated": True}
+    quality[name] = {"correct": round(correct / max(1, count), 4)}
+
+
+def _prompts(name: str, drawn: Iterator[tuple[str, dict]]) -> Iterator[dict]:
+    for i, (prompt, task) in enumerate(drawn):
+        yield {"id": f"{name}-{i:05d}", "messages": [_user(prompt)], "task": task, "source": "tiny_world", "human": False}
+
+
+def _user(text: str) -> dict:
+    return {"role": "user", "content": text}
