@@ -1,0 +1,1 @@
+"""The only code that imports torch, nemo, megatron and nemo_aligner."""

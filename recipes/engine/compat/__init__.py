@@ -12,8 +12,6 @@ so that it falls back to its own plain implementations instead of believing in f
 
 from __future__ import annotations
 
-import os
-
 _active: list[str] | None = None
 
 
@@ -22,13 +20,6 @@ def install() -> list[str]:
     global _active
     if _active is not None:
         return _active
-
-    # A scripted function cannot call a wrapped torch factory, and without CUDA there is nothing to gain from scripting.
-    # Has to be set before torch is imported; harmless where the user has set it already.
-    from importlib.util import find_spec
-
-    if find_spec("transformer_engine") is None:
-        os.environ.setdefault("PYTORCH_JIT", "0")
 
     from recipes.engine.compat import apex, cuda, torch_version, transformer_engine
 

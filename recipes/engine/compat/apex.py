@@ -13,6 +13,8 @@ import sys
 import types
 from importlib.util import find_spec
 
+# Asked once, before the stand-in makes the answer worthless.
+_IS_ABSENT = find_spec("apex") is None
 ABSENT = ("apex.optimizers", "apex.contrib", "apex.amp", "apex.multi_tensor_apply", "apex.transformer.functional")
 
 
@@ -61,7 +63,7 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
 
 def needed() -> bool:
-    return find_spec("apex") is None
+    return _IS_ABSENT
 
 
 def before_nemo() -> None:

@@ -8,6 +8,7 @@ Where CUDA is there, nothing in this file is applied.
 from __future__ import annotations
 
 import functools
+import os
 from types import SimpleNamespace
 
 FACTORIES = (
@@ -24,6 +25,10 @@ def needed() -> bool:
 
 def before_nemo() -> None:
     import torch
+
+    # Neither compiler can see through a wrapped factory, and tiny models on a CPU lose nothing.
+    os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
+    torch.jit._state.disable()
     import torch._dynamo  # noqa: F401  keeps a table of torch's functions and must have seen the real ones first
 
     cpu = torch.device("cpu")

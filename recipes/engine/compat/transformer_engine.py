@@ -14,6 +14,8 @@ from importlib.util import find_spec
 
 import torch
 
+from recipes.engine.compat import apex
+
 
 class LayerNorm(torch.nn.Module):
     """LayerNorm over the last dimension, with Nemotron-4's zero-centred gamma ("layernorm1p": scale = 1 + weight).
@@ -83,6 +85,6 @@ def after_nemo() -> None:
         return get_gpt_layer_local_spec(config.num_moe_experts, config.moe_grouped_gemm, config.qk_layernorm)
 
     gpt.get_specs = get_specs
-    if find_spec("apex") is None:
+    if apex.needed():
         layer_specs.LNImpl = Norm
         transformer_block.LayerNormImpl = Norm

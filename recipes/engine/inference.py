@@ -1,0 +1,1 @@
+"""Generation, reward scoring and log-probabilities with trained models."""

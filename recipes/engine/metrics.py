@@ -1,0 +1,94 @@
+"""metrics.jsonl and Weights & Biases: the loggers that NeMo-Aligner's trainers write to."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+
+
+class JsonlLogger:
+    """One JSON object a line; see the run directory's description for the events.
+
+    On resume, lines of steps that will be trained again are taken out first, so that a step occurs once.
+    Only rank 0 writes.
+    """
+
+    def __init__(self, path: Path, total: int, unit: str = "step", resumed_at: int = 0):
+        self.path = path
+        _forget_after(path, resumed_at)
+        self.write("start", total=total, unit=unit, resumed_at=resumed_at)
+
+    def write(self, event: str, **values) -> None:
+        line = json.dumps({"event": event, **values, "time": time.time()})
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+
+    def log_metrics(self, metrics: dict, step: int) -> None:
+        """metrics: NeMo-Aligner's names, prefixed "train/" or "val/". Training steps arrive counted from 0."""
+        event = next(iter(metrics)).partition("/")[0]
+        values = {name.partition("/")[2]: value for name, value in metrics.items()}
+        self.write(event, step=step + 1 if event == "train" else step, **values)
+
+    def finalize(self, status: str) -> None:
+        self.write("end")
+
+
+def _forget_after(path: Path, step: int) -> None:
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError:  # the line a kill tore
+            continue
+        if step and row["event"] in ("start", "train", "val") and row.get("step", 0) <= step:
+            kept.append(line)
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+    temporary.replace(path)
+
+
+class WandbLogger:
+    """Weights & Biases, never fatal: whatever goes wrong is said once in the log, and training goes on without it."""
+
+    def __init__(self, cfg, stage_dir: Path):
+        self.run = None
+        if cfg.wandb.mode == "disabled":
+            return
+        mode = cfg.wandb.mode if os.environ.get("WANDB_API_KEY") else "offline"
+        try:
+            import wandb
+
+            self.run = wandb.init(
+                project=cfg.wandb.project,
+                group=stage_dir.parent.name,
+                name=f"{stage_dir.parent.name}/{stage_dir.name}",
+                dir=str(stage_dir),
+                mode=mode,
+                settings=wandb.Settings(silent=True, x_disable_stats=True, disable_git=True, disable_code=True),
+            )
+        except Exception as error:
+            self._give_up(error)
+
+    def log_hyperparams(self, params) -> None:
+        self._try(lambda: self.run.config.update(params, allow_val_change=True))
+
+    def log_metrics(self, metrics: dict, step: int) -> None:
+        self._try(lambda: self.run.log(metrics))
+
+    def finalize(self, status: str) -> None:
+        self._try(lambda: self.run.finish(quiet=True))
+
+    def _try(self, action) -> None:
+        if self.run is not None:
+            try:
+                action()
+            except Exception as error:
+                self._give_up(error)
+
+    def _give_up(self, error: Exception) -> None:
+        print(f"wandb: {error!r}; going on without it", flush=True)
+        self.run = None

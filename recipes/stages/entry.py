@@ -1,0 +1,91 @@
+"""What every stage does around its own work: lock, config, manifest, exit code.
+
+    python -m recipes.stages.<kind> <config.yaml>        one process
+    torchrun --nproc-per-node N -m recipes.stages.<kind> <config.yaml>
+
+Exit codes: 0 the manifest is written; 1 the stage failed (what it saved is kept, start it again to go on);
+2 its input is wrong, and nothing was trained.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from recipes.errors import EXIT_DONE, EXIT_FAILED, EXIT_INPUT, StageFailed, UserInputError
+from recipes.pipeline import artifacts
+
+Main = Callable[[dict, Path], dict]
+# How long to wait for a killed predecessor of this stage to let go of its directory.
+LOCK_SECONDS = 60
+INPUT_ERROR = "INPUT ERROR"
+
+
+def run(main: Main) -> None:
+    """The `__main__` of a stage module."""
+    if len(sys.argv) != 2:
+        sys.exit(f"usage: python -m {main.__module__} <config.yaml>")
+    sys.exit(run_stage(main, Path(sys.argv[1])))
+
+
+def run_stage(main: Main, config: Path) -> int:
+    """Run one stage to its manifest. `config` is the stage's config.yaml or its directory. Returns the exit code."""
+    stage_dir = (config if config.is_dir() else config.parent).resolve()
+    started = time.time()
+    try:
+        cfg = artifacts.read_config(stage_dir / artifacts.CONFIG)
+        with _only_one(stage_dir):
+            facts = main(absolute_inputs(cfg, stage_dir), stage_dir)
+            if is_first_rank():
+                artifacts.write_manifest(stage_dir, cfg, facts, started)
+        return EXIT_DONE
+    except UserInputError as error:
+        print(f"{INPUT_ERROR}\n{error}", file=sys.stderr, flush=True)
+        return EXIT_INPUT
+    except StageFailed as error:
+        print(f"FAILED {error}", file=sys.stderr, flush=True)
+        return EXIT_FAILED
+    except Exception:
+        traceback.print_exc()
+        sys.stderr.flush()
+        return EXIT_FAILED
+
+
+def absolute_inputs(cfg: dict, stage_dir: Path) -> dict:
+    """The config with every input as an absolute path."""
+
+    def absolute(value):
+        if isinstance(value, list):
+            return [absolute(item) for item in value]
+        return value if value is None else os.path.normpath(stage_dir / value)
+
+    return {**cfg, "inputs": {name: absolute(value) for name, value in cfg["inputs"].items()}}
+
+
+def is_first_rank() -> bool:
+    return int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", 0))) == 0
+
+
+@contextmanager
+def _only_one(stage_dir: Path) -> Iterator[None]:
+    """Two writers in one stage directory would tear its checkpoints; rank 0 holds the lock for all ranks."""
+    if not is_first_rank():
+        yield
+        return
+    with (stage_dir / ".lock").open("w") as lock:
+        deadline = time.time() + LOCK_SECONDS
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.time() > deadline:
+                    raise StageFailed(f"another process is working in {stage_dir}") from None
+                time.sleep(0.2)
+        yield

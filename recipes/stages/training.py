@@ -1,0 +1,123 @@
+"""What the training stages share: their files are prepared and checked before the engine is imported."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+from data_prep.prepare import Prepared, prepare
+from data_prep.template import Template
+from recipes.errors import Problem, UserInputError
+from recipes.pipeline.artifacts import atomic_write_json
+from recipes.stages.entry import is_first_rank
+
+PREPARED = "prepared.json"
+
+
+def tokenizer_of(checkpoint: Path, stage_dir: Path) -> Path:
+    """The SentencePiece model of a checkpoint directory or .nemo tar (extracted beside the stage's data)."""
+    if checkpoint.is_dir():
+        found = sorted(checkpoint.glob("*.model"))
+    else:
+        found = [_extract_tokenizer(checkpoint, stage_dir / "data")]
+    if not found or found[0] is None:
+        raise UserInputError(
+            Problem("K1", str(checkpoint), "holds no SentencePiece tokenizer (*.model)", "name a complete checkpoint")
+        )
+    return found[0]
+
+
+def _extract_tokenizer(nemo_file: Path, directory: Path) -> Path | None:
+    import tarfile
+
+    if not nemo_file.is_file():
+        raise UserInputError(Problem("K1", str(nemo_file), "does not exist", "name a .nemo file or a NeMo directory"))
+    directory.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(nemo_file) as tar:
+        for member in tar:
+            if member.isfile() and member.name.endswith(".model"):
+                target = directory / "tokenizer.model"
+                target.write_bytes(tar.extractfile(member).read())
+                return target
+    return None
+
+
+def prepare_both(kind: str, cfg: dict, stage_dir: Path, template: Template | None, tokenizer: Path, **options):
+    """Prepare and check the train and validation files; rank 0 does it, the other ranks wait for it.
+
+    Returns (train, validation) as dicts of data_prep.prepare.Prepared's fields. Raises UserInputError.
+    """
+    ready = stage_dir / "data" / PREPARED
+    if not is_first_rank():
+        return _wait_for(ready)
+    ready.unlink(missing_ok=True)
+    result = {}
+    for name in ("train", "validation"):
+        prepared = prepare(
+            kind,
+            Path(cfg["inputs"][name]),
+            stage_dir / "data",
+            name,
+            template,
+            tokenizer,
+            cfg["model"]["encoder_seq_length"],
+            over_length=cfg["data"]["over_length"],
+            **options,
+        )
+        _enough_rows(prepared, cfg, name)
+        result[name] = {**vars(prepared), "attempt": _attempt()}
+    atomic_write_json(ready, result)
+    return result["train"], result["validation"]
+
+
+def _enough_rows(prepared: Prepared, cfg: dict, name: str) -> None:
+    size = cfg["model"]["global_batch_size"]
+    if prepared.rows < size:
+        raise UserInputError(
+            Problem("D8", str(cfg["inputs"][name]), f"has {prepared.rows} usable rows, fewer than one global batch of {size}",
+                    f"give at least {size} rows or lower model.global_batch_size")
+        )  # fmt: skip
+
+
+def _attempt() -> str:
+    import os
+
+    return os.environ.get("MASTER_PORT") or os.environ.get("SLURM_JOB_ID") or "0"
+
+
+def _wait_for(ready: Path):
+    """Ranks share a file system and the launcher's rendezvous, which tells this attempt from an earlier one."""
+    while True:
+        if ready.exists():
+            result = json.loads(ready.read_text())
+            if result["train"]["attempt"] == _attempt():
+                return result["train"], result["validation"]
+        time.sleep(0.1)
+
+
+def data_facts(train: dict, validation: dict) -> dict:
+    """The part of a manifest's facts that describes the data."""
+    keep = ("rows", "counts", "schema", "human_rows", "max_tokens", "sha256")
+    return {"data": {"train": {k: train[k] for k in keep}, "validation": {k: validation[k] for k in keep}}}
+
+
+def check_template(template: Template, checkpoint: Path) -> None:
+    """Refuse a template that differs from the one the parent was trained with (known from the tokens it carries)."""
+    import yaml
+
+    path = checkpoint / "model_config.yaml"
+    if not path.is_file():
+        return
+    tokens = ((yaml.safe_load(path.read_text()) or {}).get("data") or {}).get("chat_prompt_tokens")
+    if tokens is not None and tokens != template.nemo_tokens():
+        raise UserInputError(
+            Problem("D10", f"template: {template.name}", f"its tokens differ from those {checkpoint} was trained with: {tokens}",
+                    "use the parent's template in every later stage")
+        )  # fmt: skip
+
+
+def as_config(cfg: dict):
+    from omegaconf import OmegaConf
+
+    return OmegaConf.create(cfg)
