@@ -1,0 +1,146 @@
+"""The `align` command: parse, call, print. Everything heavy is imported by the command that needs it.
+
+Exit codes: 0 done, 1 a stage failed (or a verified run is not what it was), 2 the user's input is wrong.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from recipes import __version__, commands
+from recipes.errors import EXIT_DONE, EXIT_FAILED, EXIT_INPUT, StageFailed, UserInputError
+
+PIPELINE_HELP = "a name under configs/pipeline, or the path of a YAML file"
+OVERRIDES_HELP = "settings in Hydra's grammar, for example stages.dpo.model.optim.lr=1e-7"
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Entry point of the console script; returns the exit code."""
+    args = _parse(sys.argv[1:] if argv is None else argv)
+    try:
+        return args.command(args)
+    except UserInputError as error:
+        print(error, file=sys.stderr)
+        return EXIT_INPUT
+    except StageFailed as error:
+        print(error, file=sys.stderr)
+        return EXIT_FAILED
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # the reader of our output, `head` for example, has seen enough
+        sys.stdout = None
+        return EXIT_DONE
+
+
+def _parse(argv: list[str]) -> argparse.Namespace:
+    parser = _parser()
+    args, rest = parser.parse_known_args(argv)
+    # argparse fills the list of overrides once, so those after an option are left over: `run tiny --jobs 1 seed=2`.
+    unknown = [word for word in rest if word.startswith("-") or not hasattr(args, "overrides")]
+    if unknown:
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+    if rest:
+        args.overrides += rest
+    if "=" in (getattr(args, "stage", None) or "") and hasattr(args, "overrides"):
+        args.overrides, args.stage = [args.stage, *args.overrides], None
+    return args
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="align", description="The Nemotron-4 alignment recipe on NeMo-Aligner.")
+    parser.add_argument("--version", action="version", version=f"align {__version__}")
+    subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def add(function, text: str, *shared: argparse.ArgumentParser) -> argparse.ArgumentParser:
+        command = subparsers.add_parser(
+            function.__name__, help=text, description=text, parents=shared, allow_abbrev=False
+        )
+        command.set_defaults(command=function)
+        return command
+
+    _about_pipelines(add)
+    _about_runs(add)
+    return parser
+
+
+def _about_pipelines(add) -> None:
+    """ls, show, explain, check and run: they take a pipeline and overrides."""
+    pipeline = _shared("pipeline", metavar="PIPELINE", help=PIPELINE_HELP)
+    overrides = {"nargs": "*", "metavar": "KEY=VALUE", "help": OVERRIDES_HELP}
+
+    add(commands.ls, "list the pipelines", _json())
+    show = add(commands.show, "show the stages of a pipeline, or the complete config of one", pipeline, _json())
+    show.add_argument("stage", nargs="?", metavar="STAGE")
+    show.add_argument("overrides", **overrides)
+    explain = add(
+        commands.explain, "show the value of a setting and every file and line that set it", pipeline, _json()
+    )
+    explain.add_argument("key", metavar="KEY", help="for example dpo.model.optim.lr, or dpo.model for all below it")
+    explain.add_argument("overrides", **overrides)
+    check = add(commands.check, "find what is wrong with a pipeline before anything runs", _json())
+    check.add_argument("pipeline", nargs="?", metavar="PIPELINE", help=PIPELINE_HELP)
+    check.add_argument("--explain", metavar="RULE", help="say what a rule is about, for example C2")
+    check.add_argument("overrides", **overrides)
+    run = add(commands.run, "run a pipeline on this machine", pipeline, _runs_dir(), _jobs())
+    run.add_argument("--run", metavar="NAME", help="the run's name, default: the pipeline's")
+    for option, dest, text in (
+        ("--from", "start", "these stages and all that depend on them"),
+        ("--until", "until", "these stages and all they depend on"),
+        ("--only", "only", "only these stages"),
+    ):
+        run.add_argument(option, dest=dest, metavar="STAGE[,STAGE]", type=_names, default=[], help=text)
+    run.add_argument("--fresh", action="store_true", help="begin the selected stages anew although they are done")
+    run.add_argument("overrides", **overrides)
+
+
+def _about_runs(add) -> None:
+    """resume, status, logs, report and verify: they take a run."""
+    run = _shared("run", metavar="RUN", help="the name of a run, or its directory")
+    add(
+        commands.resume,
+        "go on with a run that stopped, with the configs it was started with",
+        run,
+        _runs_dir(),
+        _jobs(),
+    )
+    add(commands.status, "the state of every stage of a run", run, _runs_dir(), _json())
+    logs = add(commands.logs, "print the log of a stage, or of all", run, _runs_dir())
+    logs.add_argument("stage", nargs="?", metavar="STAGE")
+    logs.add_argument("-f", "--follow", action="store_true", help="go on while the run is at work")
+    add(commands.report, "write the report of a run", run, _runs_dir())
+    add(commands.verify, "compare a run's files with its manifests", run, _runs_dir(), _json())
+
+
+def _shared(*names: str, **options) -> argparse.ArgumentParser:
+    """One argument, for argparse's `parents`."""
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument(*names, **options)
+    return parser
+
+
+def _json() -> argparse.ArgumentParser:
+    return _shared("--json", action="store_true", help="print JSON instead of text")
+
+
+def _runs_dir() -> argparse.ArgumentParser:
+    return _shared("--runs-dir", type=Path, default=Path("runs"), metavar="DIR", help="where runs are, default runs")
+
+
+def _jobs() -> argparse.ArgumentParser:
+    return _shared("--jobs", type=_positive, default=2, metavar="N", help="stages at once, default 2")
+
+
+def _names(text: str) -> list[str]:
+    return [name for name in text.split(",") if name]
+
+
+def _positive(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+    return int(text)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,217 @@
+"""What each `align` command does: `function(args) -> exit code`. Imports inside the functions keep `--help` quick."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+from recipes.errors import EXIT_DONE, EXIT_FAILED, EXIT_INPUT, Problem, UserInputError
+
+# -- about pipelines ---------------------------------------------------------------------------------
+
+
+def ls(args) -> int:
+    from recipes.pipeline.config import CONFIGS
+    from recipes.pipeline.layers import read
+
+    rows = []
+    for path in sorted((CONFIGS / "pipeline").glob("*.yaml")):
+        comment = path.read_text(encoding="utf-8").partition("\n")[0]
+        summary = comment.lstrip("# ").strip() if comment.startswith("#") else ""
+        rows.append({"pipeline": path.stem, "stages": len(read(path).section("stages").data), "summary": summary})
+    _print_rows(rows, ("pipeline", "stages", "summary"), args.json)
+    return EXIT_DONE
+
+
+def show(args) -> int:
+    pipeline = _compose(args)
+    if args.stage is None:
+        rows = [
+            {
+                "stage": s.name,
+                "kind": s.kind,
+                "parents": s.parents,
+                "inputs": s.cfg["inputs"],
+                "devices": s.cfg["resources"]["devices"],
+            }
+            for s in pipeline.stages.values()
+        ]
+        _print_rows(rows, ("stage", "kind", "devices", "parents"), args.json)
+        return EXIT_DONE
+    cfg = _stage(pipeline, args.stage).cfg
+    if args.json:
+        print(json.dumps(cfg, indent=1, ensure_ascii=False))
+    else:
+        from recipes.pipeline.artifacts import config_text
+
+        print(config_text(cfg), end="")
+    return EXIT_DONE
+
+
+def explain(args) -> int:
+    pipeline = _compose(args)
+    name, _, key = args.key.removeprefix("stages.").partition(".")
+    entries = _stage(pipeline, name).explain(key)
+    if args.json:
+        print(json.dumps(entries, indent=1, ensure_ascii=False))
+        return EXIT_DONE
+    for entry in entries:
+        print(f"{name}.{entry['key']} = {_cell(entry['value'])}")
+        *older, last = entry["history"]
+        print(f"    {last['where']}  {_cell(last['value'])}")
+        for step in reversed(older):
+            print(f"    {step['where']}  {_cell(step['value'])}  (overridden)")
+    return EXIT_DONE
+
+
+def check(args) -> int:
+    from recipes.pipeline.checks import RULES, check_pipeline, failures, rule_named
+
+    if args.explain:
+        rule = rule_named(args.explain)
+        print(f"{rule.id}  {rule.title}  ({rule.severity})\n\n{rule.explanation}\n\nfix: {rule.fix}")
+        return EXIT_DONE
+    if args.pipeline is None:
+        raise UserInputError(
+            Problem("", "align check", "no pipeline given", "align check PIPELINE, or align check --explain RULE")
+        )
+    try:
+        pipeline = _compose(args)
+    except UserInputError as error:
+        if not args.json:
+            raise
+        _print_problems(error.problems, True)
+        return EXIT_INPUT
+    problems = check_pipeline(pipeline)
+    _print_problems(problems, args.json)
+    wrong = failures(problems)
+    if not args.json:
+        print(
+            f"{len(pipeline.stages)} stages, {len(RULES)} rules: "
+            f"{len(wrong)} problems, {len(problems) - len(wrong)} warnings"
+        )
+    return EXIT_INPUT if wrong else EXIT_DONE
+
+
+# -- about runs --------------------------------------------------------------------------------------
+
+
+def run(args) -> int:
+    from recipes.pipeline import graph
+
+    pipeline = _compose(args)
+    selection = graph.select(pipeline.parents, start=args.start, until=args.until, only=args.only)
+    return _run(pipeline, args.runs_dir / (args.run or pipeline.name), selection, args.jobs, args.fresh)
+
+
+def resume(args) -> int:
+    from recipes.pipeline.config import from_run
+
+    run_dir = _run_dir(args)
+    pipeline = from_run(run_dir)
+    return _run(pipeline, run_dir, list(pipeline.stages), args.jobs, False)
+
+
+def _run(pipeline, run_dir: Path, selection: list[str], jobs: int, fresh: bool) -> int:
+    from recipes.pipeline import runner
+    from recipes.pipeline.checks import check_pipeline, check_run_dir, failures
+
+    problems = check_run_dir(run_dir) + check_pipeline(pipeline, selection)
+    if failures(problems):
+        raise UserInputError(failures(problems))
+    for problem in problems:
+        print(f"warning: {problem}", file=sys.stderr)
+    return runner.run(
+        pipeline, run_dir, selection=selection, jobs=jobs, fresh=fresh, echo=lambda text: print(text, flush=True)
+    )
+
+
+def status(args) -> int:
+    from recipes.pipeline.status import status as read_status
+
+    columns = ("stage", "kind", "state", "step", "total", "loss", "wall_seconds", "where")
+    _print_rows(read_status(_run_dir(args)), columns, args.json)
+    return EXIT_DONE
+
+
+def logs(args) -> int:
+    from recipes.pipeline.status import follow_logs
+
+    for line in follow_logs(_run_dir(args), args.stage, args.follow):
+        print(line, flush=args.follow)
+    return EXIT_DONE
+
+
+def report(args) -> int:
+    import recipes.report
+
+    print(recipes.report.build(_run_dir(args)))
+    return EXIT_DONE
+
+
+def verify(args) -> int:
+    from recipes.pipeline.artifacts import verify_run
+
+    problems = verify_run(_run_dir(args))
+    _print_problems(problems, args.json)
+    if not args.json:
+        print(f"{len(problems)} problems" if problems else "every file is as its manifest says")
+    return EXIT_FAILED if problems else EXIT_DONE
+
+
+# -- helpers -----------------------------------------------------------------------------------------
+
+
+def _compose(args):
+    from recipes.pipeline.config import compose
+
+    return compose(args.pipeline, args.overrides)
+
+
+def _stage(pipeline, name: str):
+    from recipes.pipeline.graph import unknown_stage
+
+    if name not in pipeline.stages:
+        raise UserInputError(unknown_stage(name, pipeline.stages, f"pipeline {pipeline.name}"))
+    return pipeline.stages[name]
+
+
+def _run_dir(args) -> Path:
+    """The directory of an existing run, by name or path."""
+    from recipes.pipeline.merge import did_you_mean
+
+    for path in (args.runs_dir / args.run, Path(args.run)):
+        if (path / "pipeline.yaml").is_file():
+            return path
+    known = sorted(path.parent.name for path in args.runs_dir.glob("*/pipeline.yaml"))
+    close = did_you_mean(args.run, known)
+    fix = f"did you mean `{close[0]}`?" if close else f"{args.runs_dir} has: {', '.join(known) or 'no runs'}"
+    raise UserInputError(Problem("", args.run, "there is no such run", fix))
+
+
+def _print_rows(rows: list[dict], columns: tuple[str, ...], as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(rows, indent=1, ensure_ascii=False))
+        return
+    from recipes.pipeline.display import table
+
+    for line in table(columns, [[_cell(row[column]) for column in columns] for row in rows]):
+        print(line)
+
+
+def _cell(value) -> str:
+    """A value as a table shows it."""
+    if value is None:
+        return "-"
+    if isinstance(value, list):
+        return ", ".join(map(_cell, value)) or "-"
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _print_problems(problems: list[Problem], as_json: bool) -> None:
+    if as_json:
+        print(json.dumps([vars(problem) for problem in problems], indent=1, ensure_ascii=False))
+    else:
+        for problem in problems:
+            print(problem)

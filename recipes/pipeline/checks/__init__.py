@@ -1,0 +1,46 @@
+"""Preflight: what can be found wrong with a composed pipeline before anything runs, in seconds and without torch.
+
+One module per family of rules. A rule is declared once (id, title, explanation, fix) and has one or more small
+functions. A rule whose keys a kind of stage does not have does not apply to that kind.
+"""
+
+from __future__ import annotations
+
+from recipes.errors import Problem, UserInputError
+from recipes.pipeline.checks import lengths, losses, parallel, paths, precision, rows, schedule, template  # noqa: F401 (they register)
+from recipes.pipeline.checks.paths import check_run_dir
+from recipes.pipeline.checks.registry import RULES, Rule
+from recipes.pipeline.checks.subject import Subject
+from recipes.pipeline.config import Pipeline
+from recipes.pipeline.merge import did_you_mean
+
+__all__ = ["RULES", "Rule", "check_pipeline", "check_run_dir", "failures", "rule_named"]
+
+
+def check_pipeline(pipeline: Pipeline, names: list[str] | None = None) -> list[Problem]:
+    """Every finding of every rule, warnings included, about the named stages (None: all), in the order of the graph."""
+    subjects = [Subject(pipeline, stage) for name, stage in pipeline.stages.items() if names is None or name in names]
+    found: dict[tuple[str, str, str], list[str]] = {}  # the same finding in several stages is told once
+    for subject in subjects:
+        for rule in RULES.values():
+            for problem in rule.problems(subject):
+                found.setdefault((problem.rule, problem.message, problem.fix), []).append(problem.where)
+    return [Problem(rule, _places(where), message, fix) for (rule, message, fix), where in found.items()]
+
+
+def _places(where: list[str], most: int = 3) -> str:
+    return ", ".join(where[:most]) + (f" and {len(where) - most} more" if len(where) > most else "")
+
+
+def failures(problems: list[Problem]) -> list[Problem]:
+    """The problems that must stop a run; the others are warnings."""
+    return [p for p in problems if p.rule not in RULES or RULES[p.rule].severity == "fail"]
+
+
+def rule_named(rule_id: str) -> Rule:
+    """A rule by its id, whatever the case. Raises UserInputError with the closest id."""
+    if rule_id.upper() in RULES:
+        return RULES[rule_id.upper()]
+    close = did_you_mean(rule_id.upper(), RULES)
+    fix = f"did you mean {close[0]}?" if close else f"the rules are: {', '.join(RULES)}"
+    raise UserInputError(Problem("", rule_id, "there is no such rule", fix))

@@ -1,0 +1,138 @@
+"""Inputs that exist, outputs that are written, and path names that the trainer does not misread."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from recipes.errors import Problem
+from recipes.pipeline import references
+from recipes.pipeline.checks.registry import Rule
+from recipes.pipeline.checks.subject import MODEL_INPUTS, Subject
+from recipes.pipeline.merge import did_you_mean
+
+MISREAD = re.compile(r"(?:step|epoch|consumed_samples)=")
+# What each kind writes under outputs/; a kind that is not here may write anything.
+OUTPUTS = {
+    "base": ("model",),
+    "sft": ("model",),
+    "reward": ("model", "validation_scores.jsonl"),
+    "preference": ("model", "implicit_gaps.jsonl"),
+    "generate": ("responses.jsonl",),
+    "score": ("scored.jsonl",),
+    "pairs": ("pairs.jsonl", "pairs_validation.jsonl"),
+    "evaluate": ("metrics.json", "samples.jsonl"),
+}
+
+C6 = Rule(
+    "C6",
+    title="No step=, epoch= or consumed_samples= in a path; checkpoints are judged by val_loss",
+    explanation="On resume NeMo-Aligner reads step, epoch and consumed samples from the first match in the whole "
+    "path. A parent directory called step=99 ends a resumed run at once, with exit code 0. A monitor "
+    "that no trainer logs means that no best checkpoint is ever kept.",
+    fix="rename the directory; monitor: val_loss",
+)
+
+I1 = Rule(
+    "I1",
+    title="A reference to another stage names something that this kind of stage writes",
+    explanation="Otherwise the mistake shows only when the other stage is done, which can be days later.",
+    fix="use one of the outputs that the message lists",
+)
+
+I2 = Rule(
+    "I2",
+    title="Inputs from outside the pipeline exist",
+    explanation="A path without a stage's name before the first slash is a path on this machine, relative to the "
+    "working directory.",
+    fix="correct the path or the stage's name",
+)
+
+K1 = Rule(
+    "K1",
+    title="A checkpoint from outside is complete",
+    explanation="A directory needs model_config.yaml and model_weights/, a .nemo file must be a readable tar with a"
+    " model_config.yaml. NeMo writes .nemo files in place, so a killed export leaves a cut-off file "
+    "under its final name.",
+    fix="give a complete checkpoint",
+)
+
+
+def check_run_dir(run_dir: Path) -> list[Problem]:
+    """C6 for the run directory, which is no part of the configs."""
+    path = str(run_dir.absolute())
+    if MISREAD.search(path):
+        return [
+            Problem(
+                "C6",
+                path,
+                "the path of the run contains step=, epoch= or consumed_samples=",
+                "choose another --run or --runs-dir",
+            )
+        ]
+    return []
+
+
+@C6
+def no_misread_paths(stage):
+    for name, value in stage.cfg["inputs"].items():
+        for ref in references.items(value):
+            if MISREAD.search(ref):
+                yield (
+                    f"inputs.{name}",
+                    f"`{ref}` contains step=, epoch= or consumed_samples=",
+                    "rename or link the directory",
+                )
+
+
+@C6
+def monitor(stage):
+    for key, value in stage.keys_named("monitor"):
+        if value != "val_loss":
+            yield key, f"is {value!r}", "use val_loss"
+
+
+@I1
+def outputs_exist(stage):
+    for name, value in stage.cfg["inputs"].items():
+        for ref in references.items(value):
+            pair = references.thaw(ref)
+            parent = stage.pipeline.stages.get(pair[0]) if pair else None
+            known = OUTPUTS.get(parent.kind) if parent else None
+            if known and pair[1].split("/")[0] not in known:
+                yield (
+                    f"inputs.{name}",
+                    f"stage {parent.name} (kind {parent.kind}) does not write `{pair[1]}`",
+                    f"it writes: {', '.join(known)}",
+                )
+
+
+@I2
+def files_exist(stage: Subject):
+    for name, value in stage.cfg["inputs"].items():
+        for ref in references.items(value):
+            if references.thaw(ref) is None and not Path(ref).exists():
+                yield f"inputs.{name}", f"there is no file or directory {ref}", _fix(stage, name)
+
+
+def _fix(stage: Subject, name: str) -> str:
+    """The stage that the writer may have meant, from the reference as it was written."""
+    written = stage.stage.history.get(("inputs", name), [(None, "")])[-1][0]
+    close = did_you_mean(written.split("/")[0], stage.pipeline.stages) if isinstance(written, str) else []
+    return f"did you mean stage `{close[0]}`?" if close else "correct the path; it is relative to the working directory"
+
+
+@K1
+def checkpoints_complete(stage: Subject):
+    for name, source in stage.models():
+        if not isinstance(source, Subject) and source.problem and source.path.exists():
+            yield f"inputs.{name}", f"{source.path} {source.problem}", source.fix
+
+
+@K1
+def models_are_models(stage: Subject):
+    for name in MODEL_INPUTS:
+        pair = references.thaw(stage.get(f"inputs.{name}") or "")
+        parent = stage.pipeline.stages.get(pair[0]) if pair else None
+        if parent and "model" in OUTPUTS.get(parent.kind, ()) and pair[1] != "model":
+            yield f"inputs.{name}", f"`{parent.name}/{pair[1]}` is not a checkpoint", f"use {parent.name}/model"

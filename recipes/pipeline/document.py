@@ -1,0 +1,129 @@
+"""A pipeline file and its overlays before anything is merged: files found, top-level keys, stages and kinds."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from recipes.errors import Problem, UserInputError
+from recipes.pipeline import graph
+from recipes.pipeline.layers import Layer, read, shown
+from recipes.pipeline.merge import did_you_mean, dotted, knows, leaves, suggestions
+
+PIPELINE_KEYS = ("name", "model", "cluster", "seed", "all", "stages")
+DEFAULT_SEED = 1234
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")  # names become folders; "=" would be misread by the trainer (rule C6)
+RESERVED = ("report",)  # folders of a run that are no stage's
+
+
+def find(folder: Path, name: str) -> Path:
+    """configs/<folder>/<name>.yaml for a name, the file itself for a path (one that ends in .yaml or has a slash)."""
+    if "/" in name or name.endswith((".yaml", ".yml")):
+        if Path(name).is_file():
+            return Path(name)
+        raise UserInputError(
+            Problem("", name, "there is no such file", "check the path; it is relative to the working directory")
+        )
+    path = folder / f"{name}.yaml"
+    if path.is_file():
+        return path
+    known = sorted(file.stem for file in folder.glob("*.yaml"))
+    close = did_you_mean(name, known)
+    fix = f"did you mean `{close[0]}`?" if close else f"{shown(folder)} has: {', '.join(known) or 'nothing'}"
+    raise UserInputError(Problem("", name, f"there is no {folder.name} of this name", fix))
+
+
+def settings(document: Layer, command_line: Layer) -> dict:
+    """name, model, cluster and seed of the pipeline; refuses every other top-level key."""
+    settings = {"name": Path(document.source).stem, "model": None, "cluster": None, "seed": DEFAULT_SEED}
+    problems = []
+    for layer in (document, command_line):
+        for key, value in layer.data.items():
+            if key not in PIPELINE_KEYS:
+                problems.append(_unknown_top_level(key, document, layer))
+            elif key in settings:
+                settings[key] = value
+                if not _setting_fits(key, value):
+                    takes = "a whole number" if key == "seed" else "a name (letters, digits, - and _)"
+                    problems.append(Problem("", layer.where((key,)), f"`{key}` is {value!r}", f"give {takes}"))
+    if problems:
+        raise UserInputError(problems)
+    return settings
+
+
+def _setting_fits(key: str, value) -> bool:
+    if key == "seed":
+        return isinstance(value, int) and not isinstance(value, bool)
+    if key == "name":
+        return isinstance(value, str) and bool(NAME.fullmatch(value))
+    return value is None or isinstance(value, str)
+
+
+def _unknown_top_level(key: str, document: Layer, layer: Layer) -> Problem:
+    if key in (document.data.get("stages") or {}):
+        fix = f"settings of a stage start with `stages.{key}.`"
+    else:
+        close = did_you_mean(key, PIPELINE_KEYS)
+        fix = f"did you mean `{close[0]}`?" if close else f"a pipeline has the keys {', '.join(PIPELINE_KEYS)}"
+    return Problem("", layer.where((key,)), f"unknown key `{key}`", fix)
+
+
+def kinds(document: Layer, command_line: Layer, configs: Path) -> dict[str, str]:
+    """stage -> kind, in the order of the file."""
+    stages = document.section("stages")
+    problems, kinds = [], {}
+    known = sorted(file.stem for file in (configs / "stage").glob("*.yaml"))
+    for name in command_line.section("stages").data:
+        if name not in stages.data:
+            problems.append(graph.unknown_stage(name, stages.data, command_line.where(("stages", name))))
+    for name in stages.data:
+        kind = stages.section(name).data.get("kind")
+        if not NAME.fullmatch(name):
+            problems.append(
+                Problem(
+                    "", stages.where((name,)), f"`{name}` cannot be a folder's name", "use letters, digits, - and _"
+                )
+            )
+        elif name in RESERVED:
+            problems.append(
+                Problem(
+                    "", stages.where((name,)), f"`{name}` is another folder of a run", "give the stage another name"
+                )
+            )
+        elif kind not in known:
+            close = did_you_mean(str(kind), known)
+            fix = f"did you mean `{close[0]}`?" if close else f"the kinds are: {', '.join(known)}"
+            problems.append(
+                Problem(
+                    "", stages.where((name, "kind")), f"stage {name} has the kind {kind!r}, which does not exist", fix
+                )
+            )
+        else:
+            kinds[name] = kind
+    if not stages.data:
+        problems.append(Problem("", document.source, "the pipeline has no stages", "add at least one below `stages:`"))
+    if problems:
+        raise UserInputError(problems)
+    return kinds
+
+
+def unused_sections(overlays: list[Layer], document: Layer, command_line: Layer, configs: Path) -> list[Problem]:
+    """Sections and `all:` keys that no kind could take: without this a typing error there would pass silently."""
+    bases = {file.stem: read(file).data for file in sorted((configs / "stage").glob("*.yaml"))}
+    problems = []
+    for overlay in overlays:
+        for name in overlay.data:
+            if name != "all" and name not in bases:
+                problems.append(_no_taker(name, did_you_mean(name, ["all", *bases]), overlay.where((name,))))
+    for layer in (part.section("all") for part in [*overlays, document, command_line]):
+        for key, _ in leaves(layer.data):
+            if not any(knows(base, key) for base in bases.values()):
+                close = [option for base in bases.values() for option in suggestions(key, base)]
+                problems.append(_no_taker(dotted(key), close, layer.where(key)))
+    return problems
+
+
+def _no_taker(key: str, close: list[str], where: str) -> Problem:
+    return Problem(
+        "", where, f"no kind of stage takes `{key}`", f"did you mean `{close[0]}`?" if close else "see configs/stage"
+    )
