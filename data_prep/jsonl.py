@@ -91,9 +91,12 @@ def _read_array(path: Path, raw: bytes) -> Iterator[tuple[int, dict]]:
     yield from enumerate(rows, 1)
 
 
+_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
+
 def dump(row: dict) -> str:
     """One row as one line, without the newline: UTF-8 text, compact, keys in the order of the row."""
-    return json.dumps(row, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return _ENCODER.encode(row)
 
 
 class AtomicFile:

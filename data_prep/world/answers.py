@@ -34,8 +34,8 @@ class Faults:
 
 
 def solution(task: dict) -> list[str]:
-    """Words of the right answer; code is one word."""
-    return [code.solve(task)] if task["type"] == "code" else skills.solve(task)
+    """Words of the right answer, or parts of the right code."""
+    return code.solve(task) if task["type"] == "code" else skills.solve(task)
 
 
 def good(task: dict, words: list[str]) -> str:
@@ -88,7 +88,7 @@ def corrupt(task: dict, rng: random.Random) -> list[str]:
     right = solution(task)
     for _ in range(20):
         words = _corrupt_code(task, rng) if task["type"] == "code" else _corrupt_words(task, right, rng)
-        if words != right and not (task["type"] == "code" and code.is_right(task, words[0])):
+        if words != right and not (task["type"] == "code" and code.is_right(task, " ".join(words))):
             return words
     return ["x"] if task["type"] == "code" else [*right, right[0]]
 
@@ -116,11 +116,10 @@ def _corrupt_code(task: dict, rng: random.Random) -> list[str]:
     if kind == 0 and len(steps) > 1:
         del steps[at]
     elif kind == 1 and len(steps[at]) == 2:
-        steps[at][1] = rng.randint(2, 4)
+        steps[at] = code.step(rng, steps[at][0])
     else:
-        name = rng.choice(list(code.STEPS if at < len(steps) - 1 else code.STEPS | code.FINAL_STEPS))
-        steps[at] = [name, rng.randint(2, 4)] if name in ("first", "last") else [name]
-    return [code.solve({"steps": steps})]
+        steps[at] = code.step(rng, rng.choice(list(code.STEPS if at < len(steps) - 1 else code.STEPS | code.FINAL_STEPS)))
+    return code.solve({"steps": steps})
 
 
 @dataclass(frozen=True)

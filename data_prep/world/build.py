@@ -9,9 +9,9 @@
 from __future__ import annotations
 
 import random
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from data_prep.jsonl import write_rows
@@ -29,7 +29,7 @@ class World:
     """Options of the world stage; see configs/stage/world.yaml for what each one does."""
 
     seed: int
-    skills: dict[str, float]
+    skills: dict[str, int]
     longest_list: int
     max_code_steps: int
     constraint_share: float
@@ -43,11 +43,15 @@ class World:
     annotators: int
     annotator_noise: float
 
+    @cached_property
+    def _lots(self) -> list[str]:
+        """Each skill as often as its weight says."""
+        return [name for name, weight in self.skills.items() for _ in range(weight)]
+
     def task(self, rng: random.Random, code_share: float) -> dict:
         if rng.random() < code_share:
             return code.draw(rng, self.max_code_steps)
-        name = rng.choices(list(self.skills), list(self.skills.values()))[0]
-        return skills.draw(rng, name, self.longest_list, self.constraint_share)
+        return skills.draw(rng, skills.pick(rng, self._lots), self.longest_list, self.constraint_share)
 
     def tasks(self, rng: random.Random, split: str, code_share: float) -> Iterator[dict]:
         """Endless tasks of one split."""
@@ -74,7 +78,7 @@ class World:
 
 def ask(task: dict, rng: random.Random) -> str:
     """The prompt: an opener and the task. Openers matter: without one, a verb would start the line, where its token is another."""
-    return f"{rng.choice(OPENERS)} {code.ask(task) if task['type'] == 'code' else skills.ask(task)}"
+    return f"{skills.pick(rng, OPENERS)} {code.ask(task) if task['type'] == 'code' else skills.ask(task)}"
 
 
 def build(world: World, sizes: dict[str, int], out: Path) -> dict:
@@ -106,24 +110,22 @@ def _rng(world: World, name: str) -> random.Random:
 def _corpus(world: World, rng: random.Random, count: int) -> Iterator[dict]:
     """Rows of several statements, filled up to about corpus_tokens tokens. Tasks kept for evaluation do not occur,
     except of skills that are facts (an addition table can only be known, not worked out)."""
+    facts = {name for name, skill in skills.SKILLS.items() if skill.fact}
+    left_over = None  # a statement that did not fit opens the next row
     for _ in range(count):
         parts, left = [], world.corpus_tokens
         while True:
-            task = world.task(rng, world.corpus_code_share)
-            held_out = split_of(task, world.seed) == "evaluation"
-            if held_out and not (task["type"] == "skill" and skills.SKILLS[task["skill"]].fact):
-                continue
-            text = f"task : {ask(task, rng)} answer : {answers.teach(task, world.corpus_faults, rng)}"
-            left -= tokens(text) + 1
+            if left_over is None:
+                task = world.task(rng, world.corpus_code_share)
+                if task.get("skill") not in facts and split_of(task, world.seed) == "evaluation":
+                    continue
+                left_over = f"task :\n{ask(task, rng)}\nanswer :\n{answers.teach(task, world.corpus_faults, rng)}"
+            left -= left_over.count(" ") + 2 * left_over.count("\n") + 3  # words, newlines, and the newline behind
             if parts and left < 0:
                 break
-            parts.append(text)
+            parts.append(left_over)
+            left_over = None
         yield {"text": "\n".join(parts)}
-
-
-def tokens(text: str) -> int:
-    """About how many tokens a text takes: words, and within code each run of letters, digits or signs."""
-    return len(re.findall(r"[a-z]+|\d+|[^\w\s]+", text))
 
 
 def _sft(world: World, name: str, stream: Iterator[dict], count: int, quality: dict) -> Iterator[dict]:

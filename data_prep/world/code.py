@@ -1,4 +1,7 @@
-"""Code tasks: "write code for x : reverse , then first 2" -> an expression in x, e.g. x[::-1][:2].
+"""Code tasks: "write code for x : reverse , then first 2" -> an expression in x, e.g. x [::-1] [:2].
+
+Code is written with a space between its parts, which Python allows: each part is then one token of the tokenizer, and
+the same token everywhere.
 
 A task is {"type": "code", "steps": [["reverse"], ["first", 2]]}. An answer is right if it does the same to lists of
 numbers as the steps do; it is run by a small evaluator over a whitelist of syntax, never by Python's own eval, because
@@ -13,34 +16,37 @@ from functools import lru_cache
 
 # step -> (how it wraps the expression so far, what it does to a list)
 STEPS = {
-    "reverse": ("{x}[::-1]", lambda v, k: v[::-1]),
-    "sort": ("sorted({x})", lambda v, k: sorted(v)),
-    "first": ("{x}[:{k}]", lambda v, k: v[:k]),
-    "last": ("{x}[-{k}:]", lambda v, k: v[-k:]),
+    "reverse": ("{x} [::-1]", lambda v, k: v[::-1]),
+    "sort": ("sorted ( {x} )", lambda v, k: sorted(v)),
+    "first": ("{x} [:{k}]", lambda v, k: v[:k]),
+    "last": ("{x} [-{k}:]", lambda v, k: v[-k:]),
 }
 FINAL_STEPS = {
-    "max": ("max({x})", lambda v, k: max(v)),
-    "min": ("min({x})", lambda v, k: min(v)),
-    "add": ("sum({x})", lambda v, k: sum(v)),
-    "count": ("len({x})", lambda v, k: len(v)),
+    "max": ("max ( {x} )", lambda v, k: max(v)),
+    "min": ("min ( {x} )", lambda v, k: min(v)),
+    "add": ("sum ( {x} )", lambda v, k: sum(v)),
+    "count": ("len ( {x} )", lambda v, k: len(v)),
 }
 _ALL = STEPS | FINAL_STEPS
+_NAMES, _LAST_NAMES = list(STEPS), list(_ALL)
 _FUNCTIONS = {"sorted": sorted, "max": max, "min": min, "sum": sum, "len": len}
 MAX_CHARACTERS, MAX_NODES = 120, 60
 
 
 def draw(rng: random.Random, max_steps: int) -> dict:
     """A random task of 1..max_steps steps; a step that gives a number can only be the last."""
-    steps = []
-    for _ in range(rng.randint(1, max_steps) - 1):
-        name = rng.choice([name for name in STEPS if not steps or name != steps[-1][0]])
-        steps.append(_step(rng, name))
-    last = rng.choice([name for name in _ALL if not steps or name != steps[-1][0]])
-    return {"type": "code", "steps": [*steps, _step(rng, last)]}
+    count, steps, before = 1 + int(rng.random() * max_steps), [], None
+    for at in range(count):
+        names, name = _LAST_NAMES if at == count - 1 else _NAMES, before
+        while name == before:  # the same step twice in a row is one step
+            name = names[int(rng.random() * len(names))]
+        steps.append(step(rng, name))
+        before = name
+    return {"type": "code", "steps": steps}
 
 
-def _step(rng: random.Random, name: str) -> list:
-    return [name, rng.randint(2, 4)] if name in ("first", "last") else [name]
+def step(rng: random.Random, name: str) -> list:
+    return [name, 2 + int(rng.random() * 3)] if name in ("first", "last") else [name]
 
 
 def ask(task: dict) -> str:
@@ -48,12 +54,12 @@ def ask(task: dict) -> str:
     return "write code for x : " + " , then ".join(" ".join(map(str, step)) for step in task["steps"])
 
 
-def solve(task: dict) -> str:
-    """A right expression, the plainest one."""
+def solve(task: dict) -> list[str]:
+    """The parts of a right expression, the plainest one."""
     text = "x"
     for name, *k in task["steps"]:
         text = _ALL[name][0].format(x=text, k=k[0] if k else 0)
-    return text
+    return text.split()
 
 
 def run_steps(task: dict, values: list[int]) -> object:

@@ -30,17 +30,31 @@ class Skill:
     fact: bool = False
 
 
+def pick(rng: random.Random, options: list) -> object:
+    """rng.choice, four times as fast; a world is a hundred thousand draws."""
+    return options[int(rng.random() * len(options))]
+
+
+def _different(rng: random.Random, options: list[str], count: int) -> list[str]:
+    items: list[str] = []
+    while len(items) < count:
+        item = options[int(rng.random() * len(options))]
+        if item not in items:
+            items.append(item)
+    return items
+
+
 def _sequence(rng: random.Random, longest: int) -> list[str]:
     """Different letters or different digits: with repeats, sorting and reversing are ambiguous to judge by eye."""
-    return rng.sample(LETTERS if rng.random() < 0.6 else DIGITS, rng.randint(2, longest))
+    return _different(rng, LETTERS if rng.random() < 0.6 else DIGITS, 2 + int(rng.random() * (longest - 1)))
 
 
 def _numbers(rng: random.Random, longest: int) -> list[str]:
-    return rng.sample(DIGITS, rng.randint(2, longest))
+    return _different(rng, DIGITS, 2 + int(rng.random() * (longest - 1)))
 
 
 def _two(rng: random.Random, longest: int) -> list[str]:
-    return [rng.choice(DIGITS), rng.choice(DIGITS)]
+    return [pick(rng, DIGITS), pick(rng, DIGITS)]
 
 
 def _small_then_large(rng: random.Random, longest: int) -> list[str]:
@@ -48,7 +62,7 @@ def _small_then_large(rng: random.Random, longest: int) -> list[str]:
 
 
 def _times(rng: random.Random, longest: int) -> list[str]:
-    return [rng.choice(LETTERS + DIGITS), str(rng.randint(2, longest))]
+    return [pick(rng, LETTERS + DIGITS), str(2 + int(rng.random() * (longest - 1)))]
 
 
 SKILLS = {skill.name: skill for skill in [
@@ -75,7 +89,7 @@ def draw(rng: random.Random, name: str, longest: int, constraint_share: float) -
     task = {"type": "skill", "skill": name, "items": SKILLS[name].draw(rng, longest), "constraint": None}
     if rng.random() < constraint_share:
         several = len(set(SKILLS[name].solve(task["items"]))) > 1
-        task["constraint"] = rng.choice(["end_done", "start_sure"] + ["reverse_order"] * several)
+        task["constraint"] = pick(rng, ["end_done", "start_sure"] + ["reverse_order"] * several)
     return task
 
 

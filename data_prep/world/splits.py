@@ -6,19 +6,18 @@ task, so a reworded evaluation prompt cannot be in the training data.
 
 from __future__ import annotations
 
-import json
 import zlib
 
-# Shares in percent; a split's validation part takes the last tenth of its range.
-_RANGES = {"evaluation": (0, 6), "prompts": (6, 36), "human": (36, 58), "human_validation": (58, 61),
-           "sft": (61, 97), "sft_validation": (97, 100)}
+# Shares in percent: [low, high).
+_RANGES = {"evaluation": (0, 8), "prompts": (8, 36), "human": (36, 56), "human_validation": (56, 61),
+           "sft": (61, 95), "sft_validation": (95, 100)}
 _BY_PERCENT = [name for name, (low, high) in _RANGES.items() for _ in range(low, high)]
 
 
 def core(task: dict) -> str:
     """What a task asks, without how: equal for two wordings of the same task."""
     if task["type"] == "code":
-        return json.dumps(["code", task["steps"]])
+        return f"code {task['steps']}"
     return f"{task['skill']} {' '.join(task['items'])}"
 
 
