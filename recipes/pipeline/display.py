@@ -42,7 +42,7 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
     """Rows as aligned text, the header first."""
     rows = [list(header), *map(list, rows)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(header))]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
 def summary(tasks: Iterable[Task], total: float) -> list[str]:
@@ -63,9 +63,10 @@ class PlainDisplay:
         self._shown: dict[str, float] = {}
 
     def tick(self, tasks: Iterable[Task]) -> None:
+        now = time.time()
         for task in tasks:
-            if task.state == RUNNING and time.time() - self._shown.setdefault(task.name, task.started) >= PROGRESS_EVERY:
-                self._shown[task.name] = time.time()
+            if task.state == RUNNING and now - self._shown.setdefault(task.name, task.started) >= PROGRESS_EVERY:
+                self._shown[task.name] = now
                 if text := task.progress.text():
                     self.line(f"{task.name}: {text}, {seconds(task.seconds)}")
 

@@ -50,17 +50,29 @@ def canonical_json(value: Any) -> str:
     return json.dumps(_plain(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
-def read_config(path: str | Path) -> dict:
-    """A frozen stage config (or any YAML mapping) as a plain dict."""
-    import yaml
+# YAML 1.1 reads `1e-7`, as people write it by hand, as text: it wants `1.0e-7`.
+_FLOAT = re.compile(r"^[-+]?(?:[0-9][0-9_]*[eE][-+]?[0-9]+|[0-9]*\.[0-9_]+[eE][-+]?[0-9]+|[0-9]+\.[eE][-+]?[0-9]+)$")
 
-    class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
+
+def _with_floats(base: type) -> type:
+    """A YAML loader or dumper class with that rule; the dumper then quotes texts that look like such a number."""
+
+    class WithFloats(base):
         pass
 
-    # YAML 1.1 reads `1e-7`, as people write it by hand, as text.
-    number = r"^[-+]?(?:[0-9][0-9_]*\.[0-9_]*(?:[eE][-+]?[0-9]+)?|[0-9][0-9_]*[eE][-+]?[0-9]+|\.[0-9_]+(?:[eE][-+]?[0-9]+)?|\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$"
-    Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(number), list("-+0123456789."))
-    value = yaml.load(Path(path).read_text(encoding="utf-8"), Loader)
+    WithFloats.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+0123456789."))
+    return WithFloats
+
+
+def read_config(path: str | Path) -> dict:
+    """A frozen stage config (or any YAML mapping) as a plain dict. Raises ValueError if the file holds none."""
+    import yaml
+
+    try:
+        loader = _with_floats(getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        value = yaml.load(Path(path).read_text(encoding="utf-8"), loader)
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is not valid YAML: {error}") from error
     if not isinstance(value, dict):
         raise ValueError(f"{path} does not hold a YAML mapping")
     return value
@@ -70,4 +82,5 @@ def config_text(cfg: dict) -> str:
     """`cfg` as the YAML text of a config.yaml; `read_config` gives the same dict back."""
     import yaml
 
-    return yaml.safe_dump(_plain(cfg), sort_keys=False, allow_unicode=True, width=100, default_flow_style=False)
+    dumper = _with_floats(yaml.SafeDumper)
+    return yaml.dump(_plain(cfg), Dumper=dumper, sort_keys=False, allow_unicode=True, width=100)

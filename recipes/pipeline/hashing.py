@@ -44,7 +44,7 @@ def content_hash(path: str | Path) -> str:
     if not path.is_dir():
         raise FileNotFoundError(f"no such file or directory: {path}")
     files = [rel for rel in walk_files(path) if not is_hidden(rel)]
-    return tree_hash(dict(zip(files, hash_files([path / rel for rel in files]))))
+    return tree_hash(dict(zip(files, hash_files([path / rel for rel in files]), strict=True)))
 
 
 def is_hidden(rel: str) -> bool:

@@ -16,7 +16,15 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from recipes.pipeline.files import atomic_write_json, canonical_json
-from recipes.pipeline.hashing import CONTENT_FILE, content_hash, hash_files, is_hidden, sha256_file, tree_hash, walk_files
+from recipes.pipeline.hashing import (
+    CONTENT_FILE,
+    content_hash,
+    hash_files,
+    is_hidden,
+    sha256_file,
+    tree_hash,
+    walk_files,
+)
 
 FORMAT = 1
 MANIFEST, CONFIG, OUTPUTS = "manifest.json", "config.yaml", "outputs"
@@ -147,7 +155,7 @@ def write_manifest(stage_dir: str | Path, cfg: dict, facts: dict, started: float
     }
     outputs_dir, now = stage_dir / OUTPUTS, time.time()
     names = walk_files(outputs_dir)
-    files = zip(names, hash_files([outputs_dir / name for name in names]))
+    files = zip(names, hash_files([outputs_dir / name for name in names]), strict=True)
     parents = {entry["producer"] for entry in inputs.values() if entry["producer"]}
     manifest = {
         "format": FORMAT,

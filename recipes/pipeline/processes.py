@@ -51,7 +51,13 @@ class Child:
         with open(log, "ab") as out:
             # A session of its own: Ctrl-C in the terminal reaches the runner only, which stops its children in order.
             self.process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, env=child_env(), start_new_session=True, preexec_fn=_die_with_parent()
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=out,
+                env=child_env(),
+                start_new_session=True,
+                preexec_fn=_die_with_parent(),
             )
         threading.Thread(target=lambda: on_exit(self.process.wait()), daemon=True).start()
 

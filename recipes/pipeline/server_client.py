@@ -28,7 +28,12 @@ class EngineServer:
         self.ready = False
         with open(log, "ab") as err:
             self.process = subprocess.Popen(
-                command or COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=err, env=child_env(), start_new_session=True
+                command or COMMAND,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=err,
+                env=child_env(),
+                start_new_session=True,
             )
         threading.Thread(target=self._read, daemon=True).start()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +10,7 @@ from recipes.errors import Problem, UserInputError
 from recipes.pipeline import artifacts, workdir
 from recipes.pipeline.locks import holder
 from recipes.pipeline.progress import read_progress
+from recipes.pipeline.timing import read_stages
 
 LOG = Path("logs") / "stage.log"
 
@@ -23,7 +23,7 @@ def status(run_dir: str | Path) -> list[dict]:
     `run_dir` is not a run.
     """
     run_dir = Path(run_dir)
-    stages, timing = _stages(run_dir), _timing(run_dir)
+    stages, timing = _stages(run_dir), read_stages(run_dir)
     live = holder(run_dir) is not None
     return [_stage(run_dir / name, cfg, timing.get(name, {}), live) for name, cfg in stages.items()]
 
@@ -31,15 +31,9 @@ def status(run_dir: str | Path) -> list[dict]:
 def _stages(run_dir: Path) -> dict[str, dict]:
     path = run_dir / "pipeline.yaml"
     if not path.is_file():
-        raise UserInputError(Problem("", str(run_dir), "is not a run: it has no pipeline.yaml", "give the folder of a run, runs/<name>"))
+        fix = "give the folder of a run, runs/<name>"
+        raise UserInputError(Problem("", str(run_dir), "is not a run: it has no pipeline.yaml", fix))
     return artifacts.read_config(path)["stages"]
-
-
-def _timing(run_dir: Path) -> dict[str, dict]:
-    try:
-        return json.loads((run_dir / "timing.json").read_text(encoding="utf-8"))["stages"]
-    except (OSError, ValueError, KeyError):
-        return {}
 
 
 def _stage(stage_dir: Path, cfg: dict, timing: dict, live: bool) -> dict:
@@ -85,7 +79,9 @@ def _wall(state: str, manifest: dict | None, timing: dict) -> float | None:
 # -- logs --------------------------------------------------------------------------------------------
 
 
-def follow_logs(run_dir: str | Path, stage: str | None = None, follow: bool = False, poll: float = 0.5) -> Iterator[str]:
+def follow_logs(
+    run_dir: str | Path, stage: str | None = None, follow: bool = False, poll: float = 0.5
+) -> Iterator[str]:
     """Lines of a stage's log, or of all stages' logs with "<stage> | " in front.
 
     follow: go on with what is appended until the stage (all stages) of the run is no longer at work. Raises
@@ -94,7 +90,8 @@ def follow_logs(run_dir: str | Path, stage: str | None = None, follow: bool = Fa
     run_dir = Path(run_dir)
     names = list(_stages(run_dir))
     if stage is not None and stage not in names:
-        raise UserInputError(Problem("", stage, f"the run {run_dir.name} has no such stage", f"it has: {', '.join(names)}"))
+        fix = f"it has: {', '.join(names)}"
+        raise UserInputError(Problem("", stage, f"the run {run_dir.name} has no such stage", fix))
     wanted = names if stage is None else [stage]
     return _follow(run_dir, wanted, stage is None, follow, poll)
 
@@ -116,7 +113,7 @@ def _at_work(run_dir: Path, names: list[str]) -> bool:
     if holder(run_dir) is None:
         return False
     states = {row["stage"]: row["state"] for row in status(run_dir)}
-    recorded = _timing(run_dir)
+    recorded = read_stages(run_dir)
     ended = ("failed", "refused", "blocked", "stopped", "unchanged", "done")
     return any(states[name] == "running" or recorded.get(name, {}).get("state") not in ended for name in names)
 

@@ -56,5 +56,10 @@ class Task:
 
     def timing(self) -> dict:
         """The stage's entry in timing.json."""
-        first = self.progress.first_step
-        return {"state": self.state, "queued": self.queued, "started": self.started, "first_step": first, "ended": self.ended}
+        return {
+            "state": self.state,
+            "queued": self.queued,
+            "started": self.started,
+            "first_step": self.progress.first_step,
+            "ended": self.ended,
+        }

@@ -19,7 +19,8 @@ def verify_stage(stage_dir: str | Path) -> list[Problem]:
     if manifest is None:
         again = f"run the pipeline again: it redoes {stage_dir.name}"
         return [Problem("", str(stage_dir / MANIFEST), "missing or not readable", again)]
-    return [*_verify_outputs(stage_dir, manifest), *_verify_config(stage_dir, manifest), *_verify_inputs(stage_dir, manifest)]
+    looks = (_verify_outputs, _verify_config, _verify_inputs)
+    return [problem for look in looks for problem in look(stage_dir, manifest)]
 
 
 def _verify_outputs(stage_dir: Path, manifest: dict) -> Iterator[Problem]:
@@ -30,9 +31,11 @@ def _verify_outputs(stage_dir: Path, manifest: dict) -> Iterator[Problem]:
         if rel not in on_disk:
             yield Problem("", where, "is in the manifest but not on disk", redo)
         elif sha256_file(where) != entry["sha256"]:
-            yield Problem("", where, f"was changed after the stage wrote it (SHA-256 is not {entry['sha256'][:12]}...)", redo)
+            message = f"was changed after the stage wrote it (SHA-256 is not {entry['sha256'][:12]}...)"
+            yield Problem("", where, message, redo)
     for rel in sorted(on_disk - set(manifest["outputs"])):
-        yield Problem("", str(stage_dir / OUTPUTS / rel), "is not in the manifest", "delete it: the stage did not write it")
+        where = str(stage_dir / OUTPUTS / rel)
+        yield Problem("", where, "is not in the manifest", "delete it: the stage did not write it")
 
 
 def _verify_config(stage_dir: Path, manifest: dict) -> Iterator[Problem]:
@@ -57,7 +60,8 @@ def _verify_inputs(stage_dir: Path, manifest: dict) -> Iterator[Problem]:
             continue  # verified as that stage's output
         path = resolve(stage_dir, entry["path"])
         if not path.exists():
-            yield Problem("", str(path), f"input `{name}` of {stage_dir.name} is gone", "restore it to reproduce the stage")
+            message = f"input `{name}` of {stage_dir.name} is gone"
+            yield Problem("", str(path), message, "restore it to reproduce the stage")
         elif content_hash(path) != entry["sha256"]:
             yield Problem("", str(path), f"input `{name}` of {stage_dir.name} was changed since", redo)
 

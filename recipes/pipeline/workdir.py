@@ -16,7 +16,7 @@ REPLACED = ".replaced"  # the previous contents of stages that were redone, one 
 
 @dataclass(frozen=True)
 class Decision:
-    """action: "skip" (done), "start" (new), "resume" (unfinished, same config and inputs) or "redo" (set aside, then start)."""
+    """action: "skip" (done), "start" (new), "resume" (unfinished, same config and inputs), "redo" (begin anew)."""
 
     action: str
     reason: str
@@ -34,7 +34,8 @@ def decide(stage_dir: Path, cfg: dict, fresh: bool = False) -> Decision:
         return Decision("redo", "as asked for", expected)
     if manifest is not None:
         if manifest["fingerprint"] != expected:
-            return Decision("redo", changes(_done_identity(stage_dir, manifest), artifacts.identity(cfg, hashes)), expected)
+            reason = changes(_done_identity(stage_dir, manifest), artifacts.identity(cfg, hashes))
+            return Decision("redo", reason, expected)
         if not artifacts.outputs_present(stage_dir, manifest):
             return Decision("redo", "an output is missing or has another size", expected)
         return Decision("skip", "unchanged", expected)
@@ -122,7 +123,8 @@ def _write_if_new(path: Path, text: str) -> None:
 def write_early(stage_dir: Path, cfg: dict) -> None:
     """`write_files`, unless the folder holds work of another config: that config is needed to say what changed."""
     try:
-        same = artifacts.config_sha256(artifacts.read_config(stage_dir / artifacts.CONFIG)) == artifacts.config_sha256(cfg)
+        there = artifacts.read_config(stage_dir / artifacts.CONFIG)
+        same = artifacts.config_sha256(there) == artifacts.config_sha256(cfg)
     except (OSError, ValueError):
         same = False
     if same or not has_work(stage_dir):

@@ -36,7 +36,14 @@ def make(**stages) -> Pipeline:
     for name, given in stages.items():
         inputs = {k: f"../{v}/outputs/out.txt" if v in stages else v for k, v in given.get("inputs", {}).items()}
         resources = {"nodes": 1, "devices": 1, "threads": 1}
-        cfg = {"stage": name, "kind": "sft", "seed": 1, "inputs": inputs, "resources": resources, "fake": given.get("fake", {})}
+        cfg = {
+            "stage": name,
+            "kind": "sft",
+            "seed": 1,
+            "inputs": inputs,
+            "resources": resources,
+            "fake": given.get("fake", {}),
+        }
         made[name] = StageConfig(name, "sft", cfg, [v for v in given.get("inputs", {}).values() if v in stages])
     return Pipeline("test", 1, made)
 
@@ -72,14 +79,22 @@ def alive(text: str) -> list[int]:
     found = []
     for entry in Path("/proc").iterdir():
         try:
-            if entry.name.isdigit() and text in (entry / "cmdline").read_text() and (entry / "stat").read_text().split()[2] != "Z":
+            if (
+                entry.name.isdigit()
+                and text in (entry / "cmdline").read_text()
+                and (entry / "stat").read_text().split()[2] != "Z"
+            ):
                 found.append(int(entry.name))
         except OSError:
             continue
     return found
 
 
-CHAIN = {"a": {"fake": {"text": "a"}}, "b": {"inputs": {"init": "a"}, "fake": {"text": "b"}}, "c": {"inputs": {"init": "b"}}}
+CHAIN = {
+    "a": {"fake": {"text": "a"}},
+    "b": {"inputs": {"init": "a"}, "fake": {"text": "b"}},
+    "c": {"inputs": {"init": "b"}},
+}
 
 # Runs `pipeline` in a process of its own, which can be killed. The tag in its arguments makes its children findable.
 DRIVER = """
@@ -92,7 +107,9 @@ sys.exit(runner.run(make(**json.loads(sys.argv[1])), sys.argv[2], jobs=2, server
 def start_driver(stages: dict, run_dir: Path, **env) -> subprocess.Popen:
     code = DRIVER.format(tests=str(Path(__file__).parent), root=str(ROOT))
     command = [sys.executable, "-c", code, json.dumps(stages), str(run_dir)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env={**os.environ, **env})
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env={**os.environ, **env}
+    )
 
 
 # -- order and skipping ------------------------------------------------------------------------------
@@ -104,7 +121,9 @@ def test_a_chain_runs_in_order_and_a_second_run_skips_it(tmp_path):
     assert (tmp_path / "c/outputs/out.txt").read_text() == "ba"
     assert artifacts.verify_run(tmp_path) == []
     manifests = {name: (tmp_path / name / "manifest.json").stat().st_mtime_ns for name in CHAIN}
-    assert artifacts.read_manifest(tmp_path / "c")["parents"] == {"b": artifacts.sha256_file(tmp_path / "b/manifest.json")}
+    assert artifacts.read_manifest(tmp_path / "c")["parents"] == {
+        "b": artifacts.sha256_file(tmp_path / "b/manifest.json")
+    }
 
     configs = {name: (tmp_path / name / "config.yaml").stat().st_mtime_ns for name in CHAIN}
     code, said = go(make(**CHAIN), tmp_path)
@@ -118,7 +137,14 @@ def test_timing_has_the_first_step_and_survives_a_skip(tmp_path):
     go(make(**CHAIN), tmp_path)
     first = json.loads((tmp_path / "timing.json").read_text())
     for entry in first["stages"].values():
-        assert first["started"] <= entry["queued"] <= entry["started"] <= entry["first_step"] <= entry["ended"] <= first["ended"]
+        assert (
+            first["started"]
+            <= entry["queued"]
+            <= entry["started"]
+            <= entry["first_step"]
+            <= entry["ended"]
+            <= first["ended"]
+        )
     assert first["stages"]["b"]["queued"] >= first["stages"]["a"]["ended"]
     go(make(**CHAIN), tmp_path)
     again = json.loads((tmp_path / "timing.json").read_text())
@@ -160,7 +186,11 @@ def test_a_changed_key_redoes_the_stage_and_what_depends_on_its_content(tmp_path
     changed = {**CHAIN, "b": {"inputs": {"init": "a"}, "fake": {"text": "B"}}}
     code, said = go(make(**changed), tmp_path)
     assert code == 0
-    assert said.about("a: unchanged") and said.about("fake.text (b -> B) changed") and said.about("c: started (sft), anew: input init changed")
+    assert (
+        said.about("a: unchanged")
+        and said.about("fake.text (b -> B) changed")
+        and said.about("c: started (sft), anew: input init changed")
+    )
     assert (tmp_path / "c/outputs/out.txt").read_text() == "Ba"
     assert (tmp_path / ".replaced/c/outputs/out.txt").read_text() == "ba"
     assert artifacts.read_manifest(tmp_path / "b")["facts"]["resumed_at"] == 0
@@ -210,7 +240,9 @@ def test_a_failed_stage_stops_its_dependants_only(tmp_path):
 def test_wrong_input_of_a_stage_is_shown_and_exits_2(tmp_path):
     code, said = go(make(a={"fake": {"refuse": True}}), tmp_path)
     assert code == 2
-    assert said.about("[D6] rows.jsonl:7: no reward") and said.about("fix: score it first") and not said.about("checking")
+    assert (
+        said.about("[D6] rows.jsonl:7: no reward") and said.about("fix: score it first") and not said.about("checking")
+    )
 
 
 def test_an_engine_that_does_not_load_fails_its_stages(tmp_path, monkeypatch):
@@ -281,7 +313,11 @@ def test_unfinished_work_of_another_config_or_input_is_never_resumed(tmp_path):
     driver.kill()
     driver.communicate()
     wait_for(lambda: not alive(str(run_dir)), 5)
-    other_input = {**SLOW, "a": {"fake": {"text": "A"}}, "b": {"inputs": {"init": "a"}, "fake": {"steps": 40, "seconds": 20}}}
+    other_input = {
+        **SLOW,
+        "a": {"fake": {"text": "A"}},
+        "b": {"inputs": {"init": "a"}, "fake": {"steps": 40, "seconds": 20}},
+    }
     assert workdir.decide(run_dir / "b", make(**SLOW).stages["b"].cfg).action == "resume"
     (run_dir / "a/outputs/out.txt").write_text("X")
     decision = workdir.decide(run_dir / "b", make(**other_input).stages["b"].cfg)
@@ -336,7 +372,8 @@ def test_a_core_child_dies_with_the_process_that_started_it(tmp_path):
     code = (
         f"import sys, time; sys.path.insert(0, {str(ROOT)!r})\n"
         "from pathlib import Path\nfrom recipes.pipeline.processes import Child\n"
-        f"Child([sys.executable, '-c', 'import time; time.sleep(60)', {str(tmp_path)!r}], Path({str(tmp_path)!r}, 'log'), print)\n"
+        f"Child([sys.executable, '-c', 'import time; time.sleep(60)', {str(tmp_path)!r}], "
+        f"Path({str(tmp_path)!r}, 'log'), print)\n"
         "time.sleep(60)"
     )
     parent = subprocess.Popen([sys.executable, "-c", code])
@@ -361,7 +398,9 @@ def test_launch_script_starts_the_stage_from_anywhere(tmp_path):
     show.write_text('#!/bin/sh\nprintf "%s\\n" "$PYTHONPATH" "$@"\n')
     show.chmod(0o755)
     (run_dir / "a/launch.sh").write_text(script.replace(shlex.quote(sys.executable), str(show)))
-    out = subprocess.run([run_dir / "a/launch.sh"], cwd="/", capture_output=True, text=True, env={"PATH": os.environ["PATH"]}, check=True).stdout
+    out = subprocess.run(
+        [run_dir / "a/launch.sh"], cwd="/", capture_output=True, text=True, env={"PATH": os.environ["PATH"]}, check=True
+    ).stdout
     assert out.splitlines()[0] == str(ROOT) and out.splitlines()[-1] == str(run_dir / "a/config.yaml")
 
 
