@@ -1,1 +1,161 @@
-"""Generation, reward scoring and log-probabilities with trained models."""
+"""Load trained models and run them forward: generation and reward scoring, in batches whose content is reproducible.
+
+Batch b of a job always holds the same rows and is seeded with (seed, b), so a sample depends on the job's config and
+not on how many ranks worked or how often it was interrupted. Batches are dealt to data-parallel ranks in turn.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from nemo.collections.nlp.modules.common.text_generation_strategy import GPTModelTextGenerationStrategy
+from nemo.collections.nlp.parts.megatron_trainer_builder import MegatronTrainerBuilder
+from nemo_aligner.models.nlp.gpt.gpt_sft_model import GPTSFTModel
+from nemo_aligner.models.nlp.gpt.megatron_gpt_regression_reward_model import MegatronGPTRegressionRewardModel
+from nemo_aligner.utils import parallel_state
+from nemo_aligner.utils.train_script_utils import init_distributed
+from nemo_aligner.utils.utils import load_and_override_model_config, load_from_nemo
+
+from recipes.engine import checkpoints, nemo_config
+
+# Padding to a multiple keeps the number of distinct shapes small (and is what sequence-parallel kernels want).
+PAD_TO = 8
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How to decode. temperature is ignored when greedy; top_k 0 and top_p 1.0 switch those filters off."""
+
+    max_new_tokens: int
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    greedy: bool = False
+
+
+def create_trainer(cfg):
+    """The Lightning trainer that carries process groups for every model of this process."""
+    return MegatronTrainerBuilder(nemo_config.inference(cfg)).create_trainer()
+
+
+def load_policy(cfg, trainer, path: Path) -> GPTSFTModel:
+    return _load(GPTSFTModel, cfg, trainer, path)
+
+
+def load_reward_model(cfg, trainer, path: Path) -> MegatronGPTRegressionRewardModel:
+    return _load(MegatronGPTRegressionRewardModel, cfg, trainer, path)
+
+
+def _load(model_class, cfg, trainer, path: Path):
+    restore_path = checkpoints.source(path)
+    merged = load_and_override_model_config(restore_path, nemo_config.inference(cfg).model)
+    model = load_from_nemo(model_class, merged, trainer, strict=True, restore_path=restore_path)
+    init_distributed(trainer, model, merged.transformer_engine)
+    model.freeze()
+    return model
+
+
+@contextmanager
+def inference_mode(model) -> Iterator[None]:
+    """Evaluation mode without gradients, left again whatever happens inside."""
+    training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        model.train(training)
+
+
+def my_batches(count: int, size: int) -> list[tuple[int, range]]:
+    """(number, rows) of the batches that this data-parallel rank works on."""
+    every = [(number, range(start, min(start + size, count))) for number, start in enumerate(range(0, count, size))]
+    rank, ranks = parallel_state.get_data_parallel_rank(), parallel_state.get_data_parallel_world_size()
+    return every[rank::ranks]
+
+
+def generate(model, prompts: list[str], sampling: Sampling, stop: str, seed: int, batch: int) -> list[dict]:
+    """Responses to one batch of rendered prompts, by NeMo's KV-cached generation.
+
+    prompts: text that ends with the assistant header. stop: the string of one token that ends a turn.
+    Returns [{"text", "tokens", "finished"}]: tokens counts generated tokens up to and including the stop token;
+    finished is False when max_new_tokens ran out first. Raises ValueError for a prompt that leaves no room.
+    """
+    tokenizer = model.tokenizer
+    ids = [tokenizer.text_to_ids(prompt) for prompt in prompts]
+    room = model.cfg.encoder_seq_length - sampling.max_new_tokens
+    for prompt, tokens in zip(prompts, ids):
+        if len(tokens) > room:
+            raise ValueError(f"prompt of {len(tokens)} tokens + {sampling.max_new_tokens} new ones exceed the context: {prompt!r}")
+    lengths = [len(tokens) for tokens in ids]
+    width = max(lengths) + sampling.max_new_tokens
+    padded = torch.full((len(ids), width), tokenizer.eos_id, dtype=torch.long)
+    for row, tokens in enumerate(ids):
+        padded[row, : len(tokens)] = torch.tensor(tokens)
+
+    _seed(seed, batch)
+    output = model.generate(
+        inputs=(padded.cuda(), torch.tensor(lengths).cuda()),
+        length_params={"max_length": sampling.max_new_tokens, "min_length": 0},
+        sampling_params={
+            "use_greedy": sampling.greedy,
+            "temperature": sampling.temperature,
+            "top_k": sampling.top_k,
+            "top_p": sampling.top_p,
+            "repetition_penalty": 1.0,
+            "add_BOS": False,
+            "all_probs": False,
+            "compute_logprob": False,
+            "end_strings": [stop],
+        },
+        strategy=GPTModelTextGenerationStrategy(model),
+    )
+    stop_id = tokenizer.text_to_ids(stop)[-1]
+    return [_response(tokenizer, row[start:], stop_id, sampling) for row, start in zip(output["token_ids"], lengths)]
+
+
+def _response(tokenizer, tokens: list[int], stop_id: int, sampling: Sampling) -> dict:
+    tokens = tokens[: sampling.max_new_tokens]
+    finished = stop_id in tokens
+    spoken = tokens[: tokens.index(stop_id)] if finished else tokens
+    text = tokenizer.ids_to_text(spoken)
+    return {"text": text.removesuffix("\n"), "tokens": len(spoken) + finished, "finished": finished}
+
+
+def _seed(seed: int, batch: int) -> None:
+    digest = hashlib.sha256(f"{seed}/{batch}".encode()).digest()
+    torch.manual_seed(int.from_bytes(digest[:6], "big"))
+
+
+def score(model, texts: list[str]) -> torch.Tensor:
+    """Attributes of rendered conversations, by the regression reward model. Returns float32 [texts, attributes].
+
+    Texts are tokenized as in training and scored whole: ValueError when one exceeds the context.
+    """
+    tokenizer = model.tokenizer
+    ids = [tokenizer.text_to_ids(text) for text in texts]
+    longest = max(map(len, ids))
+    if longest > model.cfg.encoder_seq_length:
+        raise ValueError(f"a text of {longest} tokens exceeds the reward model's context of {model.cfg.encoder_seq_length}")
+    width = min(-(-longest // PAD_TO) * PAD_TO, model.cfg.encoder_seq_length)
+    padded = torch.full((len(ids), width), tokenizer.eos_id, dtype=torch.long)
+    for row, tokens in enumerate(ids):
+        padded[row, : len(tokens)] = torch.tensor(tokens)
+    model.forward_micro_batch_size = len(ids)
+    return model.infer((padded, torch.tensor([len(tokens) for tokens in ids]))).float().cpu()
+
+
+def sharded(count: int, size: int, work: Callable[[int, range], list[dict]], progress: Callable[[int], None]) -> list:
+    """Run `work` over all batches, shared between data-parallel ranks; every rank gets all rows in order."""
+    mine = []
+    for number, rows in my_batches(count, size):
+        mine.append((number, work(number, rows)))
+        progress(len(rows) * parallel_state.get_data_parallel_world_size())
+    gathered = [None] * parallel_state.get_data_parallel_world_size()
+    torch.distributed.all_gather_object(gathered, mine, group=parallel_state.get_data_parallel_group())
+    return [row for _, rows in sorted((batch for part in gathered for batch in part), key=lambda b: b[0]) for row in rows]

@@ -7,6 +7,8 @@ import os
 import time
 from pathlib import Path
 
+from recipes.engine.ranks import rank
+
 
 class JsonlLogger:
     """One JSON object a line; see the run directory's description for the events.
@@ -19,6 +21,19 @@ class JsonlLogger:
         self.path = path
         _forget_after(path, resumed_at)
         self.write("start", total=total, unit=unit, resumed_at=resumed_at)
+
+    @classmethod
+    def for_rows(cls, path: Path, total: int):
+        """For stages that work through rows: returns a function that records how many are done (rank 0; else nothing)."""
+        if rank() != 0:
+            return lambda count: None
+        logger, done = cls(path, total, unit="row"), [0]
+
+        def progress(count: int) -> None:
+            done[0] += count
+            logger.write("progress", done=min(done[0], total), total=total)
+
+        return progress
 
     def write(self, event: str, **values) -> None:
         line = json.dumps({"event": event, **values, "time": time.time()})

@@ -24,8 +24,9 @@ def load() -> list[str]:
     OmegaConf.register_new_resolver("multiply", lambda x, y: x * y, replace=True)
     OmegaConf.register_new_resolver("int_div", lambda x, y: x // y, replace=True)
 
-    import recipes.engine.training  # noqa: F401  NeMo-Aligner's trainers, models and datasets
-    import recipes.engine.inference  # noqa: F401
+    import recipes.engine.preference
+    import recipes.engine.scoring
+    import recipes.engine.training  # noqa: F401  with them, all that a stage will import
 
     return active
 

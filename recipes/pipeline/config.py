@@ -2,7 +2,7 @@
 
 Later wins: configs/stage/<kind>.yaml (the schema: an unknown key is refused) <- model file <- cluster file <- the
 pipeline's seed <- its `all:` <- its `stages.<name>` <- the command line. Model and cluster files have an `all:` section
-and one section a kind. A setting under `all:` reaches every kind whose base has the key; one that no kind has is refused.
+and one section a kind. A setting under `all:` reaches every kind whose base has the key; if none has, it is refused.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from pathlib import Path
 from recipes.errors import Problem, UserInputError
 from recipes.pipeline import document, graph, overrides, references
 from recipes.pipeline.layers import Key, Layer, read
-from recipes.pipeline.merge import MISSING, Merge, did_you_mean_path, dotted, leaves
+from recipes.pipeline.merge import did_you_mean_path, dotted, leaves
+from recipes.pipeline.stage_config import build, reaching
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 
@@ -96,8 +97,10 @@ def compose(pipeline: str | Path, override: list[str] = (), *, configs: Path = C
     stages = {}
     for name, kind in kinds.items():
         layers = _layers(name, kind, overlays, file, command_line, bases[kind])
-        stages[name], found = _stage(name, kind, bases[kind], layers, kinds)
-        problems += found
+        try:
+            stages[name] = StageConfig(name, kind, *build(name, kind, bases[kind], layers, kinds))
+        except UserInputError as error:  # go on: all stages report at once
+            problems += error.problems
     if problems:
         raise UserInputError(problems)
     ordered = graph.order({name: stage.parents for name, stage in stages.items()})
@@ -120,89 +123,10 @@ def _layers(name: str, kind: str, overlays: list[Layer], file: Layer, command_li
     """The layers over the base of one stage, weakest first."""
     layers = []
     for overlay in overlays:
-        layers += [_reaching(overlay.section("all"), base), overlay.section(kind)]
+        layers += [reaching(overlay.section("all"), base), overlay.section(kind)]
     layers += [
         Layer(top.where(("seed",)), {"seed": top.data["seed"]}) for top in (file, command_line) if "seed" in top.data
     ]
-    layers += [_reaching(file.section("all"), base), file.section("stages", name)]
-    layers += [_reaching(command_line.section("all"), base), command_line.section("stages", name)]
+    layers += [reaching(file.section("all"), base), file.section("stages", name)]
+    layers += [reaching(command_line.section("all"), base), command_line.section("stages", name)]
     return layers
-
-
-def _reaching(layer: Layer, base: Layer) -> Layer:
-    """The part of an `all:` section that this base has keys for (see `document.unused_sections` for the others)."""
-
-    def part(data: dict, schema: dict) -> dict:
-        deeper = {
-            k: isinstance(v, dict) and isinstance(schema.get(k), dict) and schema[k] != {} for k, v in data.items()
-        }
-        return {k: part(v, schema[k]) if deeper[k] else v for k, v in data.items() if k in schema}
-
-    return Layer(layer.source, part(layer.data, base.data), layer.lines)
-
-
-def _stage(name: str, kind: str, base: Layer, layers: list[Layer], stages) -> tuple[StageConfig, list[Problem]]:
-    """Merge, resolve and freeze one stage. The problems are returned, so that all stages report theirs at once."""
-    head = {
-        "stage": name,
-        "kind": kind,
-        "seed": document.DEFAULT_SEED,
-        "inputs": {},
-        "resources": {"nodes": 1, "devices": 1, "threads": 1},
-    }
-    data = {**head, **base.data, "stage": name, "kind": kind}
-    merge = Merge(name, Layer(base.source, data, base.lines))
-    for layer in layers:
-        merge.add(layer)
-    for key, value in (("stage", name), ("kind", kind)):
-        if merge.value[key] != value:
-            where = merge.history[(key,)][-1][1]
-            merge.problems.append(
-                Problem(
-                    "",
-                    where,
-                    f"`{key}` of stage {name} cannot be {merge.value[key]!r}",
-                    "change it in the pipeline file",
-                )
-            )
-    if merge.problems:
-        return StageConfig(name, kind, {}), merge.problems
-    unset = [key for key, value in leaves(merge.value) if value == MISSING]
-    if unset:
-        text = "must be set"
-        return StageConfig(name, kind, {}), [
-            Problem(
-                "", f"{base.where(key)} (stage {name})", f"`{dotted(key)}` {text}", f"set stages.{name}.{dotted(key)}"
-            )
-            for key in unset
-        ]
-    cfg, problems = _resolve(name, merge)
-    if problems:
-        return StageConfig(name, kind, {}), problems
-    merge.check_types(cfg)
-    inputs = cfg["inputs"]
-    problems += merge.problems + references.problems(
-        inputs, base.data.get("inputs") or {}, stages, lambda key: merge.history[("inputs", key)][-1][1]
-    )
-    if problems:
-        return StageConfig(name, kind, {}), problems
-    cfg["inputs"] = {key: references.freeze(value, stages) for key, value in inputs.items()}
-    return StageConfig(name, kind, cfg, references.parents(inputs, stages), merge.history), []
-
-
-def _resolve(name: str, merge: Merge) -> tuple[dict, list[Problem]]:
-    """The merged config with every `${...}` replaced; interpolations are relative to the root of the stage's config."""
-    if not any("${" in str(value) for _, value in leaves(merge.value)):
-        return merge.value, []
-    from omegaconf import OmegaConf  # slow to import
-    from omegaconf.errors import OmegaConfBaseException
-
-    try:
-        return OmegaConf.to_container(OmegaConf.create(merge.value), resolve=True), []
-    except OmegaConfBaseException as error:
-        key = error.full_key or "?"
-        where = merge.history.get(tuple(key.split(".")), [(None, merge.base.source)])[-1][1]
-        message = f"`{key}` cannot be resolved: {str(error).splitlines()[0]}"
-        return merge.value, [
-            Problem("", f"{where} (stage {name})", message, "point the interpolation at a key of this stage's config")
-        ]

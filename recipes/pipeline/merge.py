@@ -66,6 +66,11 @@ class Merge:
         for key, value in leaves(new, here) if group else [(here, new)]:
             self.history.setdefault(key, []).append((value, layer.where(key)))
 
+    def where(self, key: Key) -> str:
+        """"file:line (stage x)" of what holds for a key, for the message of a problem."""
+        place = self.history[key][-1][1] if key in self.history else self.base.where(key)
+        return f"{place} (stage {self.stage})"
+
     def _refuse(self, here: Key, layer: Layer, message: str, fix: str) -> None:
         self.problems.append(Problem("", f"{layer.where(here)} (stage {self.stage})", message, fix))
 

@@ -49,7 +49,7 @@ def ranks_divide(stage):
     if (nodes * devices) % stage.model_ranks:
         yield (
             "resources.devices",
-            f"{nodes} nodes x {devices} devices do not divide into copies of the model of {stage.model_ranks} ranks (TP x PP x CP)",
+            f"{nodes} nodes x {devices} devices do not divide into models of {stage.model_ranks} ranks (TP x PP x CP)",
             f"make nodes x devices a multiple of {stage.model_ranks}, or lower TP, PP or CP",
         )
 

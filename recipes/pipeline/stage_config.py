@@ -1,0 +1,80 @@
+"""The config of one stage: layers merged, interpolations resolved, types checked, inputs frozen."""
+
+from __future__ import annotations
+
+from recipes.errors import Problem, UserInputError
+from recipes.pipeline import references
+from recipes.pipeline.document import DEFAULT_SEED
+from recipes.pipeline.layers import Layer
+from recipes.pipeline.merge import MISSING, Merge, dotted, leaves
+
+# In the frozen config of every kind, in this order and before the kind's own keys.
+HEAD = {"stage": "", "kind": "", "seed": DEFAULT_SEED, "inputs": {}, "resources": {}}
+
+
+def reaching(layer: Layer, base: Layer) -> Layer:
+    """The part of an `all:` section that this base has keys for (see `document.unused_sections` for the others)."""
+
+    def part(data: dict, schema: dict) -> dict:
+        return {k: inner(v, schema[k]) for k, v in data.items() if k in schema}
+
+    def inner(value, schema):
+        closed = isinstance(value, dict) and isinstance(schema, dict) and schema != {}
+        return part(value, schema) if closed else value
+
+    return Layer(layer.source, part(layer.data, base.data), layer.lines)
+
+
+def build(name: str, kind: str, base: Layer, layers: list[Layer], stages) -> tuple[dict, list[str], dict]:
+    """(frozen config, parents, history of every leaf) of one stage. Raises UserInputError with all its problems.
+
+    base: configs/stage/<kind>.yaml; layers: what comes over it, weakest first; stages: all names in the pipeline
+    """
+    data = {**HEAD, **base.data, "stage": name, "kind": kind}
+    merge = Merge(name, Layer(base.source, data, base.lines))
+    for layer in layers:
+        merge.add(layer)
+    for key, value in (("stage", name), ("kind", kind)):
+        if merge.value[key] != value:
+            message = f"`{key}` of stage {name} cannot be {merge.value[key]!r}"
+            merge.problems.append(Problem("", merge.where((key,)), message, "change it in the pipeline file"))
+    _stop_at(merge.problems)
+    _stop_at(_unset(merge))
+    cfg = _resolve(merge)
+    merge.check_types(cfg)
+    inputs = cfg["inputs"]
+    shape = references.problems(inputs, data["inputs"], stages, lambda key: merge.where(("inputs", key)))
+    _stop_at(merge.problems + shape)
+    cfg["inputs"] = {key: references.freeze(value, stages) for key, value in inputs.items()}
+    return cfg, references.parents(inputs, stages), merge.history
+
+
+def _stop_at(problems: list[Problem]) -> None:
+    if problems:
+        raise UserInputError(problems)
+
+
+def _unset(merge: Merge) -> list[Problem]:
+    """Keys that the base leaves open with ??? and that nobody set."""
+    required = {key for key, value in leaves(merge.base.data) if value == MISSING}
+    unset = [k for k, value in leaves(merge.value) if value == MISSING or (value is None and k in required)]
+    return [
+        Problem("", merge.where(key), f"`{dotted(key)}` must be set", f"set stages.{merge.stage}.{dotted(key)}")
+        for key in unset
+    ]
+
+
+def _resolve(merge: Merge) -> dict:
+    """The merged config with every `${...}` replaced; they are relative to the root of the stage's config."""
+    if not any("${" in str(value) for _, value in leaves(merge.value)):
+        return merge.value
+    from omegaconf import OmegaConf  # slow to import
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        return OmegaConf.to_container(OmegaConf.create(merge.value), resolve=True)
+    except OmegaConfBaseException as error:
+        key = error.full_key or "?"
+        message = f"`{key}` cannot be resolved: {str(error).splitlines()[0]}"
+        fix = "point the interpolation at a key of this stage's config"
+        raise UserInputError(Problem("", merge.where(tuple(key.split("."))), message, fix)) from error

@@ -1,0 +1,35 @@
+"""Preference training: DPO, IPO or RPO with NeMo-Aligner's DPOTrainer; the parent is the reference policy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from data_prep.template import Template
+from recipes.stages import training
+
+
+def main(cfg: dict, stage_dir: Path) -> dict:
+    template, init = Template.load(cfg["template"]), Path(cfg["inputs"]["init"])
+    training.check_template(template, init)
+    tokenizer = training.tokenizer_of(init, stage_dir)
+    rewards = cfg["data"]["rewards"]
+    train, validation = training.prepare_both("preference", cfg, stage_dir, template, tokenizer, rewards=rewards)
+
+    from recipes.engine import setup
+
+    setup.load()
+    from recipes.engine import preference
+    from recipes.engine import training as engine
+
+    config = training.as_config(cfg)
+    setup.configure(config)
+    files = engine.Files(train["path"], validation["path"])
+    after = preference.implicit_gaps(stage_dir, Path(validation["path"]), Path(validation["meta_path"]))
+    facts = engine.train(config, stage_dir, files, template, engine.PREFERENCE, after)
+    return facts | {"loss": cfg["model"]["dpo"]["preference_loss"]} | training.data_facts(train, validation)
+
+
+if __name__ == "__main__":
+    from recipes.stages.entry import run
+
+    run(main)

@@ -1,0 +1,34 @@
+"""Reward model: HelpSteer2's attributes by regression, with NeMo-Aligner's MegatronGPTRegressionRewardModel."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from data_prep.template import Template
+from recipes.stages import training
+
+
+def main(cfg: dict, stage_dir: Path) -> dict:
+    template, init = Template.load(cfg["template"]), Path(cfg["inputs"]["init"])
+    training.check_template(template, init)
+    tokenizer = training.tokenizer_of(init, stage_dir)
+    train, validation = training.prepare_both("reward", cfg, stage_dir, template, tokenizer)
+
+    from recipes.engine import setup
+
+    setup.load()
+    from recipes.engine import scoring
+    from recipes.engine import training as engine
+
+    config = training.as_config(cfg)
+    setup.configure(config)
+    files = engine.Files(train["path"], validation["path"])
+    after = scoring.held_out_pairs(config, stage_dir, Path(validation["path"]), Path(validation["meta_path"]))
+    facts = engine.train(config, stage_dir, files, template, engine.REWARD, after)
+    return facts | {"reward_weights": cfg["reward_weights"]} | training.data_facts(train, validation)
+
+
+if __name__ == "__main__":
+    from recipes.stages.entry import run
+
+    run(main)
