@@ -16,7 +16,7 @@ FRAME = ["the", "answer", "is"]
 BEFORE = ["well , let me think .", "maybe so . let me think .", "i think so . well .", "let me think again ."]
 AFTER = ["i think so .", "maybe so . i think so .", "well , that is it .", "so that is it . i think so ."]
 _CALM = {sentence.strip() for text in BEFORE + AFTER for sentence in text.split(".") if sentence.strip()}
-JUNK = ["of", "the", "x", "a", "7", ",", "is", "then", ":", "g", "from", "2", "well", "task", "h", "9"]
+JUNK = ["of", "the", "x", "a", "1", ",", "is", "then", ":", "b", "from", "2", "well", "task", "c", "3"]
 
 
 @dataclass(frozen=True)
@@ -104,10 +104,15 @@ def _corrupt_words(task: dict, right: list[str], rng: random.Random) -> list[str
     elif kind == 1 and len(words) > 1:
         del words[at]
     elif kind == 2:
-        words[at] = rng.choice(skills.DIGITS if words[at].isdigit() else skills.LETTERS)
+        words[at] = _neighbour(words[at])
     else:
         return list(task["items"])[: max(1, len(words))]  # gives back what it was asked about
     return words
+
+
+def _neighbour(item: str) -> str:
+    """The letter or digit before it; after it for the first one. Stays inside the alphabet of any world."""
+    return chr(ord(item) + (1 if item in "a0" else -1))
 
 
 def _corrupt_code(task: dict, rng: random.Random) -> list[str]:

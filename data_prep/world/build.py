@@ -21,7 +21,7 @@ from data_prep.world.answers import Faults
 from data_prep.world.splits import split_of
 from recipes.errors import Problem, UserInputError
 
-OPENERS = ("please", "now")
+OPENERS = ("please", "now", "so", "then")
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,8 @@ class World:
 
     seed: int
     skills: dict[str, int]
+    letters: int
+    digits: int
     longest_list: int
     max_code_steps: int
     constraint_share: float
@@ -44,6 +46,10 @@ class World:
     annotator_noise: float
 
     @cached_property
+    def _lists(self) -> skills.Lists:
+        return skills.Lists.of(self.letters, self.digits, self.longest_list)
+
+    @cached_property
     def _lots(self) -> list[str]:
         """Each skill as often as its weight says."""
         return [name for name, weight in self.skills.items() for _ in range(weight)]
@@ -51,7 +57,7 @@ class World:
     def task(self, rng: random.Random, code_share: float) -> dict:
         if rng.random() < code_share:
             return code.draw(rng, self.max_code_steps)
-        return skills.draw(rng, skills.pick(rng, self._lots), self.longest_list, self.constraint_share)
+        return skills.draw(rng, skills.pick(rng, self._lots), self._lists, self.constraint_share)
 
     def tasks(self, rng: random.Random, split: str, code_share: float) -> Iterator[dict]:
         """Endless tasks of one split."""
@@ -93,13 +99,21 @@ def build(world: World, sizes: dict[str, int], out: Path) -> dict:
             rows[part] = write_rows(out / f"{part}.jsonl", _sft(world, part, stream, sizes[part], quality))
     for name, split in (("human", "human"), ("human_validation", "human_validation")):
         rows[name] = write_rows(out / f"{name}.jsonl", _human(world, name, split, sizes[name], quality))
-    seen: set[str] = set()
-    files = [("eval_prompts", "evaluation", sizes["eval_prompts"])]
-    files += [(f"prompts_round{i}", "prompts", sizes["prompts"]) for i in range(sizes["rounds"])]
-    for name, split, count in files:
-        drawn = world.unique(_rng(world, name), split, world.prompt_code_share, count, seen)
-        rows[name] = write_rows(out / f"{name}.jsonl", _prompts(name, drawn))
+    rows |= _write_prompts(world, sizes, out)
     return {"rows": rows, "answers": quality}
+
+
+def _write_prompts(world: World, sizes: dict[str, int], out: Path) -> dict[str, int]:
+    """Prompts of all rounds are drawn together and dealt out: drawn one after the other, the last round would get what
+    the first ones left, which is the rare kinds of task."""
+    seen: set[str] = set()
+    share = world.prompt_code_share
+    rows = {"eval_prompts": list(world.unique(_rng(world, "eval_prompts"), "evaluation", share, sizes["eval_prompts"], seen))}
+    rng, rounds = _rng(world, "prompts"), sizes["rounds"]
+    drawn = list(world.unique(rng, "prompts", share, sizes["prompts"] * rounds, seen))
+    rng.shuffle(drawn)
+    rows |= {f"prompts_round{i}": drawn[i::rounds] for i in range(rounds)}
+    return {name: write_rows(out / f"{name}.jsonl", _prompts(name, prompts)) for name, prompts in rows.items()}
 
 
 def _rng(world: World, name: str) -> random.Random:
@@ -160,7 +174,7 @@ def _human(world: World, name: str, split: str, count: int, quality: dict) -> It
     quality[name] = {"correct": round(correct / max(1, count), 4)}
 
 
-def _prompts(name: str, drawn: Iterator[tuple[str, dict]]) -> Iterator[dict]:
+def _prompts(name: str, drawn: list[tuple[str, dict]]) -> Iterator[dict]:
     for i, (prompt, task) in enumerate(drawn):
         yield {"id": f"{name}-{i:05d}", "messages": [_user(prompt)], "task": task, "source": "tiny_world", "human": False}
 

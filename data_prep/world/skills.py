@@ -8,16 +8,34 @@ The right answer is computed from it, never stored: a verifier that trusts a sto
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-LETTERS = list("abcdefgh")
-DIGITS = [str(n) for n in range(10)]
+LETTERS, DIGITS = list("abcdefghijkl"), [str(n) for n in range(10)]
+
+
+@dataclass(frozen=True)
+class Lists:
+    """What lists are made of: the first letters of the alphabet, or digits from 0; of 2..longest items.
+
+    The smaller, the sooner a small model sees every combination and the fewer different prompts there are.
+    """
+
+    letters: list[str]
+    digits: list[str]
+    longest: int
+
+    @classmethod
+    def of(cls, letters: int, digits: int, longest: int) -> Lists:
+        if not (2 <= letters <= len(LETTERS) and 2 <= digits <= len(DIGITS) and 2 <= longest <= min(letters, digits)):
+            raise ValueError(f"letters {letters} (2..{len(LETTERS)}), digits {digits} (2..{len(DIGITS)}), longest list "
+                             f"{longest} (2..the smaller of the two)")
+        return cls(LETTERS[:letters], DIGITS[:digits], longest)
 
 
 @dataclass(frozen=True)
 class Skill:
-    """ask: wording with {items}; solve: items -> words of the answer; draw: (rng, max length) -> items.
+    """ask: wording with {items}; solve: items -> words of the answer; draw: (rng, lists) -> items.
 
     fact: there are so few different tasks that their answers are knowledge rather than a procedure; the corpus may then
     state all of them (an addition table), while the chat files still keep evaluation tasks apart.
@@ -26,43 +44,44 @@ class Skill:
     name: str
     ask: str
     solve: Callable[[list[str]], list[str]]
-    draw: Callable[[random.Random, int], list[str]]
+    draw: Callable[[random.Random, Lists], list[str]]
     fact: bool = False
 
 
-def pick(rng: random.Random, options: list) -> object:
+def pick(rng: random.Random, options: Sequence) -> object:
     """rng.choice, four times as fast; a world is a hundred thousand draws."""
     return options[int(rng.random() * len(options))]
 
 
-def _different(rng: random.Random, options: list[str], count: int) -> list[str]:
+def _different(rng: random.Random, options: list[str], longest: int) -> list[str]:
+    """2..longest different items: with repeats, the answer to sorting or reversing looks right when it is wrong."""
     items: list[str] = []
+    count = 2 + int(rng.random() * (longest - 1))
     while len(items) < count:
-        item = options[int(rng.random() * len(options))]
+        item = pick(rng, options)
         if item not in items:
             items.append(item)
     return items
 
 
-def _sequence(rng: random.Random, longest: int) -> list[str]:
-    """Different letters or different digits: with repeats, sorting and reversing are ambiguous to judge by eye."""
-    return _different(rng, LETTERS if rng.random() < 0.6 else DIGITS, 2 + int(rng.random() * (longest - 1)))
+def _sequence(rng: random.Random, lists: Lists) -> list[str]:
+    return _different(rng, lists.letters if rng.random() < 0.6 else lists.digits, lists.longest)
 
 
-def _numbers(rng: random.Random, longest: int) -> list[str]:
-    return _different(rng, DIGITS, 2 + int(rng.random() * (longest - 1)))
+def _numbers(rng: random.Random, lists: Lists) -> list[str]:
+    return _different(rng, lists.digits, lists.longest)
 
 
-def _two(rng: random.Random, longest: int) -> list[str]:
-    return [pick(rng, DIGITS), pick(rng, DIGITS)]
+def _two(rng: random.Random, lists: Lists) -> list[str]:
+    return [pick(rng, lists.digits), pick(rng, lists.digits)]
 
 
-def _small_then_large(rng: random.Random, longest: int) -> list[str]:
-    return sorted(_two(rng, longest))
+def _small_then_large(rng: random.Random, lists: Lists) -> list[str]:
+    return sorted(_two(rng, lists))
 
 
-def _times(rng: random.Random, longest: int) -> list[str]:
-    return [pick(rng, LETTERS + DIGITS), str(2 + int(rng.random() * (longest - 1)))]
+def _times(rng: random.Random, lists: Lists) -> list[str]:
+    return [pick(rng, lists.letters + lists.digits), str(2 + int(rng.random() * (lists.longest - 1)))]
 
 
 SKILLS = {skill.name: skill for skill in [
@@ -84,9 +103,9 @@ CONSTRAINTS = {"end_done": "and end with done", "start_sure": "and start with su
                "reverse_order": "and reply in reverse order"}
 
 
-def draw(rng: random.Random, name: str, longest: int, constraint_share: float) -> dict:
-    """One random task of the skill; lists have 2..longest items; `constraint_share` of the tasks get a constraint."""
-    task = {"type": "skill", "skill": name, "items": SKILLS[name].draw(rng, longest), "constraint": None}
+def draw(rng: random.Random, name: str, lists: Lists, constraint_share: float) -> dict:
+    """One random task of the skill; `constraint_share` of the tasks get a constraint."""
+    task = {"type": "skill", "skill": name, "items": SKILLS[name].draw(rng, lists), "constraint": None}
     if rng.random() < constraint_share:
         several = len(set(SKILLS[name].solve(task["items"]))) > 1
         task["constraint"] = pick(rng, ["end_done", "start_sure"] + ["reverse_order"] * several)
