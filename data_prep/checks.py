@@ -55,6 +55,7 @@ def _check_rewards(record: Pair, rules: Rules) -> None:
 
 
 def check_rating(record: Rating, template: Template, tokenizer: Tokenizer | None, rules: Rules) -> int:
+    template.check_text(record.response, "response")
     prompt = template.prompt(record.prompt)
     text = template.scoring(record.prompt, record.response)
     for i, value in enumerate(record.label):

@@ -74,8 +74,10 @@ class Template:
         return text + self.tokens["end_of_turn"] + self.tokens["turn_start"]
 
     def scoring(self, messages: list[dict], response: str) -> str:
-        """What a regression reward model reads: it ends with the label token, where the score is taken."""
-        self.check_text(response, "response")
+        """What a regression reward model reads: it ends with the label token, where the score is taken.
+
+        The response may be any text, also an empty one: a policy that is being scored says what it says.
+        """
         return self.prompt(messages) + response + self.tokens["end_of_turn"] + self.tokens["label_start"]
 
     def conversation(self, messages: list[dict]) -> str:

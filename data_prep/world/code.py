@@ -3,7 +3,7 @@
 Code is written with a space between its parts, which Python allows: each part is then one token of the tokenizer, and
 the same token everywhere.
 
-A task is {"type": "code", "steps": [["reverse"], ["first", 2]]}. An answer is right if it does the same to lists of
+A task is {"type": "code", "family": "code", "steps": [["reverse"], ["first", 2]]}. An answer is right if it does the same to lists of
 numbers as the steps do; it is run by a small evaluator over a whitelist of syntax, never by Python's own eval, because
 the text comes from a model.
 """
@@ -30,6 +30,7 @@ FINAL_STEPS = {
 _ALL = STEPS | FINAL_STEPS
 _NAMES, _LAST_NAMES = list(STEPS), list(_ALL)
 _FUNCTIONS = {"sorted": sorted, "max": max, "min": min, "sum": sum, "len": len}
+LARGEST_COUNT = 5  # of "first 5"; trial lists are longer
 MAX_CHARACTERS, MAX_NODES = 120, 60
 
 
@@ -42,11 +43,11 @@ def draw(rng: random.Random, max_steps: int) -> dict:
             name = names[int(rng.random() * len(names))]
         steps.append(step(rng, name))
         before = name
-    return {"type": "code", "steps": steps}
+    return {"type": "code", "family": "code", "steps": steps}
 
 
 def step(rng: random.Random, name: str) -> list:
-    return [name, 2 + int(rng.random() * 3)] if name in ("first", "last") else [name]
+    return [name, 1 + int(rng.random() * LARGEST_COUNT)] if name in ("first", "last") else [name]
 
 
 def ask(task: dict) -> str:
@@ -131,7 +132,7 @@ def _integer(node: ast.expr | None) -> int | None:
 def _trials() -> list[list[int]]:
     """Fixed random lists with repeats, longer than any slice of a task, so that different programs differ on them."""
     rng = random.Random(0)
-    return [[rng.randint(-9, 9) for _ in range(rng.randint(5, 8))] for _ in range(12)]
+    return [[rng.randint(-9, 9) for _ in range(LARGEST_COUNT + rng.randint(1, 4))] for _ in range(12)]
 
 
 def is_right(task: dict, expression: str) -> bool:

@@ -1,7 +1,8 @@
 """List and arithmetic tasks: how they are asked, and the right answer.
 
 A task is a plain dict, so that it can travel in a JSON row:
-    {"type": "skill", "skill": "reverse", "items": ["a", "b", "c"], "constraint": "end_done" | null}
+    {"type": "skill", "family": "lists", "skill": "reverse", "items": ["a", "b", "c"], "constraint": "end_done" | null}
+family, for tables of results: "lists", "arithmetic", or "constraints" for a task of either that has one.
 The right answer is computed from it, never stored: a verifier that trusts a stored answer proves nothing.
 """
 
@@ -98,6 +99,8 @@ SKILLS = {skill.name: skill for skill in [
           fact=True),
 ]}
 
+ARITHMETIC = {"count", "max", "min", "add", "subtract"}
+
 # Constraint -> what the prompt adds. `reverse_order` only makes sense where the answer has several different words.
 CONSTRAINTS = {"end_done": "and end with done", "start_sure": "and start with sure",
                "reverse_order": "and reply in reverse order"}
@@ -105,10 +108,12 @@ CONSTRAINTS = {"end_done": "and end with done", "start_sure": "and start with su
 
 def draw(rng: random.Random, name: str, lists: Lists, constraint_share: float) -> dict:
     """One random task of the skill; `constraint_share` of the tasks get a constraint."""
-    task = {"type": "skill", "skill": name, "items": SKILLS[name].draw(rng, lists), "constraint": None}
+    family = "arithmetic" if name in ARITHMETIC else "lists"
+    task = {"type": "skill", "family": family, "skill": name, "items": SKILLS[name].draw(rng, lists), "constraint": None}
     if rng.random() < constraint_share:
         several = len(set(SKILLS[name].solve(task["items"]))) > 1
         task["constraint"] = pick(rng, ["end_done", "start_sure"] + ["reverse_order"] * several)
+        task["family"] = "constraints"
     return task
 
 
