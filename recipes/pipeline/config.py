@@ -91,9 +91,9 @@ def compose(pipeline: str | Path, override: list[str] = (), *, configs: Path = C
     command_line = overrides.parse(list(override))
     settings = document.settings(file, command_line)
     overlays = [read(document.find(configs / key, settings[key])) for key in ("model", "cluster") if settings[key]]
-    kinds = document.kinds(file, command_line, configs)
-    bases = {kind: read(configs / "stage" / f"{kind}.yaml") for kind in dict.fromkeys(kinds.values())}
-    problems = document.unused_sections(overlays, file, command_line, configs)
+    bases = {path.stem: read(path) for path in sorted((configs / "stage").glob("*.yaml"))}
+    kinds = document.kinds(file, command_line, bases)
+    problems = document.unused_sections(overlays, file, command_line, bases)
     stages = {}
     for name, kind in kinds.items():
         layers = _layers(name, kind, overlays, file, command_line, bases[kind])

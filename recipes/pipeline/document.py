@@ -7,7 +7,7 @@ from pathlib import Path
 
 from recipes.errors import Problem, UserInputError
 from recipes.pipeline import graph
-from recipes.pipeline.layers import Layer, read, shown
+from recipes.pipeline.layers import Layer, shown
 from recipes.pipeline.merge import did_you_mean, dotted, knows, leaves, suggestions
 
 PIPELINE_KEYS = ("name", "model", "cluster", "seed", "all", "stages")
@@ -68,48 +68,44 @@ def _unknown_top_level(key: str, document: Layer, layer: Layer) -> Problem:
     return Problem("", layer.where((key,)), f"unknown key `{key}`", fix)
 
 
-def kinds(document: Layer, command_line: Layer, configs: Path) -> dict[str, str]:
+def kinds(document: Layer, command_line: Layer, bases: dict[str, Layer]) -> dict[str, str]:
     """stage -> kind, in the order of the file."""
     stages = document.section("stages")
-    problems, kinds = [], {}
-    known = sorted(file.stem for file in (configs / "stage").glob("*.yaml"))
+    problems, found = [], {}
     for name in command_line.section("stages").data:
         if name not in stages.data:
             problems.append(graph.unknown_stage(name, stages.data, command_line.where(("stages", name))))
     for name in stages.data:
-        kind = stages.section(name).data.get("kind")
-        if not NAME.fullmatch(name):
-            problems.append(
-                Problem(
-                    "", stages.where((name,)), f"`{name}` cannot be a folder's name", "use letters, digits, - and _"
-                )
-            )
-        elif name in RESERVED:
-            problems.append(
-                Problem(
-                    "", stages.where((name,)), f"`{name}` is another folder of a run", "give the stage another name"
-                )
-            )
-        elif kind not in known:
-            close = did_you_mean(str(kind), known)
-            fix = f"did you mean `{close[0]}`?" if close else f"the kinds are: {', '.join(known)}"
-            problems.append(
-                Problem(
-                    "", stages.where((name, "kind")), f"stage {name} has the kind {kind!r}, which does not exist", fix
-                )
-            )
-        else:
-            kinds[name] = kind
+        found[name] = stages.section(name).data.get("kind")
+        message, fix = _stage_trouble(name, found[name], bases)
+        if message:
+            problems.append(Problem("", stages.where((name, "kind")), message, fix))
     if not stages.data:
         problems.append(Problem("", document.source, "the pipeline has no stages", "add at least one below `stages:`"))
     if problems:
         raise UserInputError(problems)
-    return kinds
+    return found
 
 
-def unused_sections(overlays: list[Layer], document: Layer, command_line: Layer, configs: Path) -> list[Problem]:
+def _stage_trouble(name: str, kind, bases) -> tuple[str, str]:
+    """(what is wrong with a stage's name or kind, the fix)."""
+    if not NAME.fullmatch(name):
+        return f"`{name}` cannot be a folder's name", "use letters, digits, - and _"
+    if name in RESERVED:
+        return f"`{name}` is another folder of a run", "give the stage another name"
+    if kind is None:
+        return f"stage {name} has no kind", f"add `kind:` with one of {', '.join(bases)}"
+    if kind not in bases:
+        close = did_you_mean(str(kind), bases)
+        fix = f"did you mean `{close[0]}`?" if close else f"the kinds are: {', '.join(bases)}"
+        return f"stage {name} has the kind {kind!r}, which does not exist", fix
+    return "", ""
+
+
+def unused_sections(
+    overlays: list[Layer], document: Layer, command_line: Layer, bases: dict[str, Layer]
+) -> list[Problem]:
     """Sections and `all:` keys that no kind could take: without this a typing error there would pass silently."""
-    bases = {file.stem: read(file).data for file in sorted((configs / "stage").glob("*.yaml"))}
     problems = []
     for overlay in overlays:
         for name in overlay.data:
@@ -117,8 +113,8 @@ def unused_sections(overlays: list[Layer], document: Layer, command_line: Layer,
                 problems.append(_no_taker(name, did_you_mean(name, ["all", *bases]), overlay.where((name,))))
     for layer in (part.section("all") for part in [*overlays, document, command_line]):
         for key, _ in leaves(layer.data):
-            if not any(knows(base, key) for base in bases.values()):
-                close = [option for base in bases.values() for option in suggestions(key, base)]
+            if not any(knows(base.data, key) for base in bases.values()):
+                close = [option for base in bases.values() for option in suggestions(key, base.data)]
                 problems.append(_no_taker(dotted(key), close, layer.where(key)))
     return problems
 

@@ -70,6 +70,9 @@ def select(parents: Parents, *, start: list[str] = (), until: list[str] = (), on
         chosen &= reach(start, children(parents))
     if until:
         chosen &= reach(until, parents)
+    if not chosen:
+        message = f"no stage lies between {', '.join(start)} and {', '.join(until)}"
+        raise UserInputError(Problem("", "--from/--until", message, "`align show` prints what depends on what"))
     return [name for name in order(parents) if name in chosen]
 
 

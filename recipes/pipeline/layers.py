@@ -49,7 +49,7 @@ class Layer:
         return Layer(self.source, data, {k[size:]: n for k, n in self.lines.items() if k[:size] == key})
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
     """SafeLoader without three surprises of YAML 1.1: 1e-7 is text, 04:00:00 is 14400, 2024-01-01 is a date object."""
 
 

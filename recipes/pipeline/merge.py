@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import copy
 import difflib
+import re
 from collections.abc import Iterator
 
 from recipes.errors import Problem
 from recipes.pipeline.layers import Key, Layer
 
 MISSING = "???"  # OmegaConf's mark for "must be set"
+_WHOLE = re.compile(r"\$\{([A-Za-z_][\w.]*)\}")  # a value that is one interpolation and nothing else
 
 
 class Merge:
@@ -67,7 +69,7 @@ class Merge:
             self.history.setdefault(key, []).append((value, layer.where(key)))
 
     def where(self, key: Key) -> str:
-        """"file:line (stage x)" of what holds for a key, for the message of a problem."""
+        """ "file:line (stage x)" of what holds for a key, for the message of a problem."""
         place = self.history[key][-1][1] if key in self.history else self.base.where(key)
         return f"{place} (stage {self.stage})"
 
@@ -89,11 +91,9 @@ class Merge:
             expected = expected_value(key, self.base.data)
             changed = len(self.history.get(key, ())) > 1  # what the base itself says needs no check
             if changed and not fits(value, expected, key[-1]):
-                where = self.history[key][-1][1]
-                message = f"`{dotted(key)}` is {value!r}, but the base has {expected!r}: it takes {kind_name(expected)}"
-                self.problems.append(
-                    Problem("", f"{where} (stage {self.stage})", message, f"give {kind_name(expected)}")
-                )
+                takes = kind_name(expected)
+                message = f"`{dotted(key)}` is {value!r}, but the base has {expected!r}: it takes {takes}"
+                self.problems.append(Problem("", self.where(key), message, f"give {takes}"))
 
 
 def dotted(key: Key) -> str:
@@ -109,17 +109,16 @@ def leaves(data: dict, prefix: Key = ()) -> Iterator[tuple[Key, object]]:
             yield prefix + (name,), value
 
 
-def expected_value(key: Key, schema: dict):
-    """The base's value for a key, one interpolation followed; None where the base leaves the type open."""
+def expected_value(key: Key, schema: dict, hops: int = 8):
+    """The base's value for a key, interpolations followed; None where the base leaves the type open."""
     node: object = schema
     for part in key:
         if not isinstance(node, dict) or part not in node:
             return None
         node = node[part]
     if isinstance(node, str) and "${" in node:
-        name = node[2:-1]
-        simple = node.startswith("${") and node.endswith("}") and not set(name) & set("${}:[]") and name[:1] != "."
-        return expected_value(tuple(name.split(".")), schema) if simple and tuple(name.split(".")) != key else None
+        target = _WHOLE.fullmatch(node)
+        return expected_value(tuple(target[1].split(".")), schema, hops - 1) if target and hops else None
     return None if node == MISSING or node == {} else node
 
 

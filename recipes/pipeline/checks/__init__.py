@@ -7,7 +7,17 @@ functions. A rule whose keys a kind of stage does not have does not apply to tha
 from __future__ import annotations
 
 from recipes.errors import Problem, UserInputError
-from recipes.pipeline.checks import lengths, losses, parallel, paths, precision, rows, schedule, template  # noqa: F401 (they register)
+from recipes.pipeline.checks import (  # noqa: F401 (a module registers its rules when it is imported)
+    lengths,
+    losses,
+    parallel,
+    paths,
+    precision,
+    quiet,
+    rows,
+    schedule,
+    template,
+)
 from recipes.pipeline.checks.paths import check_run_dir
 from recipes.pipeline.checks.registry import RULES, Rule
 from recipes.pipeline.checks.subject import Subject

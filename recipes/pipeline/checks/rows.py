@@ -14,14 +14,6 @@ D8 = Rule(
     "switches validation off without a word and names the checkpoint val_loss=0.000.",
     fix="more rows or a smaller model.global_batch_size",
 )
-C14 = Rule(
-    "C14",
-    title="Settings that do less than they seem to",
-    explanation="limit_val_batches: 1 is one batch, not all (1.0). NeMo switches sequence parallelism off without a"
-    " word where TP is 1.",
-    fix="say what is meant",
-    severity="warn",
-)
 
 
 @D8
@@ -52,17 +44,3 @@ def _count(path: Path, limit: int) -> int:
             if rows >= limit:
                 break
     return rows
-
-
-@C14
-def one_batch_of_validation(stage):
-    key = f"{stage.loop}.limit_val_batches"
-    value = stage.get(key)
-    if stage.loop and isinstance(value, int) and not isinstance(value, bool) and value == 1:
-        yield key, "1 is one batch", "write 1.0 for all of them"
-
-
-@C14
-def sequence_parallel_alone(stage):
-    if stage.get("model.sequence_parallel") and stage.number("model.tensor_model_parallel_size", 1) == 1:
-        yield "model.sequence_parallel", "has no effect where TP is 1", "raise TP or switch it off"

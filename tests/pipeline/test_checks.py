@@ -1,0 +1,266 @@
+"""Every preflight rule finds what it is for, in configs that are composed from the real bases."""
+
+import functools
+import gzip
+import io
+import shutil
+import tarfile
+
+import pytest
+import yaml
+
+from recipes.errors import UserInputError
+from recipes.pipeline.checks import RULES, check_pipeline, check_run_dir, external, failures, rule_named
+from recipes.pipeline.config import CONFIGS, compose
+
+PIPELINE = """\
+name: chain
+model: tiny_nemotron4
+stages:
+  base:
+    kind: base
+    inputs: {train: text.jsonl, validation: text.jsonl}
+  sft:
+    kind: sft
+    inputs: {init: base/model, train: chat.jsonl, validation: chat.jsonl}
+  rm:
+    kind: reward
+    inputs: {init: base/model, train: chat.jsonl, validation: chat.jsonl}
+  dpo:
+    kind: preference
+    inputs: {init: sft/model, train: pairs.jsonl, validation: pairs.jsonl}
+  gen:
+    kind: generate
+    inputs: {policy: dpo/model, prompts: prompts.jsonl}
+  eval:
+    kind: evaluate
+    inputs: {policy: dpo/model, reward_model: rm/model, prompts: prompts.jsonl}
+"""
+EXTERNAL = """\
+num_layers: 6
+hidden_size: 96
+ffn_hidden_size: 96
+num_attention_heads: 6
+num_query_groups: 3
+encoder_seq_length: 64
+data:
+  chat_prompt_tokens: {turn_start: "<extra_id_1>", end_of_turn: "\\n"}
+"""
+
+
+@pytest.fixture
+def chain(tmp_path, monkeypatch):
+    """A function from overrides to the pipeline above, with its files in the working directory."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("text", "chat", "pairs", "prompts"):
+        (tmp_path / f"{name}.jsonl").write_text('{"a": 1}\n' * 20)
+    (tmp_path / "chain.yaml").write_text(PIPELINE)
+    external.checkpoint.cache_clear()
+    return lambda *overrides: compose("chain.yaml", list(overrides))
+
+
+def model_dir(path, config=EXTERNAL):
+    (path / "model_weights").mkdir(parents=True)
+    (path / "model_config.yaml").write_text(config)
+    return path
+
+
+def model_tar(path, config=EXTERNAL, compress=False):
+    data = io.BytesIO()
+    with tarfile.open(fileobj=data, mode="w") as tar:
+        for name, content in (("./model_config.yaml", config.encode()), ("./model_weights/x", b"0" * 4096)):
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    path.write_bytes(gzip.compress(data.getvalue()) if compress else data.getvalue())
+    return path
+
+
+def test_a_sound_pipeline_has_no_findings(chain):
+    assert check_pipeline(chain()) == []
+
+
+WRONG = [
+    ("C2", ["sft.resources.devices=2", "sft.model.tensor_model_parallel_size=4"], "2 devices do not divide"),
+    ("C2", ["sft.model.global_batch_size=18"], "use a multiple of 4: 16 or 20"),
+    ("C2", ["sft.resources.devices=3"], "4 x 3"),
+    (
+        "C2",
+        ["dpo.model.pipeline_model_parallel_size=3", "dpo.resources.devices=3"],
+        "PP 3 does not divide num_layers 4",
+    ),
+    ("C2", ["gen.model.tensor_model_parallel_size=4", "gen.resources.devices=4"], "num_query_groups 2 of stage base"),
+    ("C2", ["base.model.num_attention_heads=3"], "hidden_size 128 does not divide by num_attention_heads 3"),
+    ("C2", ["base.model.num_query_groups=3"], "does not divide by num_query_groups 3"),
+    ("C2", ["dpo.model.dpo.log_prob_forward_micro_batch_size=3"], "3 does not divide the 16 pairs"),
+    ("C2", ["sft.model.micro_batch_size=0"], "is 0"),
+    (
+        "C2",
+        [
+            "sft.model.sequence_parallel=true",
+            "sft.model.tensor_model_parallel_size=2",
+            "sft.model.encoder_seq_length=63",
+        ],
+        "63 does not divide by TP 2",
+    ),
+    ("C2", ["sft.model.context_parallel_size=3", "sft.resources.devices=3"], "2 x CP = 6"),
+    ("C3", ["sft.trainer.sft.save_interval=75"], "75 is not a multiple of val_check_interval 50"),
+    ("C3", ["sft.trainer.sft.val_check_interval=0"], "is 0"),
+    ("C3", ["dpo.trainer.dpo.max_steps=20"], "50 is above max_steps 20"),
+    ("C3", ["rm.trainer.rm.max_steps=0"], "is 0"),
+    ("C3", ["rm.trainer.rm.max_epochs=0"], "is 0"),
+    ("C3", ["sft.trainer.sft.limit_val_batches=0"], "no validation"),
+    ("C3", ["sft.trainer.sft.limit_val_batches=1.5"], "is 1.5"),
+    ("C4", ["sft.model.optim.sched.constant_steps=10"], "number of steps is not known"),
+    ("C4", ["sft.model.optim.sched.constant_steps=90", "sft.trainer.sft.max_steps=100"], "the last 90 of 100 steps"),
+    ("C4", ["sft.model.optim.sched.warmup_steps=100", "sft.trainer.sft.max_steps=100"], "the run has 100 steps"),
+    ("C4", ["sft.model.optim.sched.min_lr=1"], "is not between 0 and lr"),
+    ("C4", ["sft.model.optim.lr=0"], "is 0"),
+    ("C5", ["sft.trainer.precision=16"], "is 16"),
+    ("C5", ["sft.model.precision=bf16"], "trainer.precision is 32"),
+    ("C5", ["sft.model.optim.name=mcore_distributed_optim"], "mcore_distributed_optim needs it"),
+    ("C5", ["sft.model.megatron_amp_O2=true"], "keeps the weights in bf16"),
+    ("C6", ["sft.inputs.train='step=3/chat.jsonl'"], "contains step="),
+    ("C7", ["rm.model.sequence_parallel=true"], "reward head does not support it"),
+    ("C7", ["rm.model.context_parallel_size=2", "rm.resources.devices=2"], "reward head does not support it"),
+    ("C7", ["rm.model.loss_func=mse"], "'mse'"),
+    ("C7", ["rm.model.loss_func=scaled_bt"], "scaled_bt pairs the two rows"),
+    ("C7", ["rm.reward_weights=[1]"], "has 1 numbers for 9 attributes"),
+    ("C7", ["rm.reward_weights=[0,0,0,0,0,0,0,0,a]"], "'a'"),
+    ("C10", ["sft.model.virtual_pipeline_model_parallel_size=2"], "NeMo-Aligner does not support it"),
+    ("C10", ["sft.model.ub_tp_comm_overlap=true"], "without model.sequence_parallel"),
+    ("C10", ["sft.model.fp8=true"], "without model.transformer_engine"),
+    ("C10", ["sft.model.activations_checkpoint_granularity=full"], "full recompute needs a method"),
+    ("C10", ["sft.model.activations_checkpoint_granularity=half"], "'half'"),
+    ("C11", ["dpo.model.dpo.preference_loss=rpo"], "'rpo'"),
+    ("C12", ["dpo.model.encoder_seq_length=128"], "128 is above the 64 of the model in inputs.init"),
+    ("C12", ["gen.max_new_tokens=64"], "the policy's sequence length is 64"),
+    ("C13", ["gen.template=llama"], "no chat template"),
+    ("C13", ["dpo.template=other.yaml"], "was trained with 'nemotron' (stage sft)"),
+    ("C14", ["sft.trainer.sft.limit_val_batches=1"], "1 is one batch"),
+    ("C14", ["sft.model.sequence_parallel=true"], "has no effect where TP is 1"),
+    ("C15", ["sft.exp_manager.max_time_per_run='04:00:00'"], "'04:00:00'"),
+    ("D6", ["dpo.model.dpo.preference_loss=rpo_bwd_kl", "dpo.data.rewards=optional"], "'optional' with rpo_bwd_kl"),
+    ("D8", ["sft.model.global_batch_size=32"], "chat.jsonl has 20 rows, one global batch needs 32"),
+    ("I1", ["eval.inputs.prompts=gen/prompts.jsonl"], "does not write `prompts.jsonl`"),
+    ("I2", ["sft.inputs.train=caht.jsonl"], "there is no file or directory"),
+    ("I2", ["dpo.inputs.init=stf/model"], "stf/model"),
+    ("K1", ["dpo.inputs.init=rm/validation_scores.jsonl"], "is not a checkpoint"),
+]
+
+
+@pytest.mark.parametrize(
+    "rule, overrides, text", WRONG, ids=lambda value: value[0] if isinstance(value, list) else None
+)
+def test_a_violation_is_found(chain, rule, overrides, text):
+    found = check_pipeline(chain(*(f"stages.{override}" for override in overrides)))
+    assert any(problem.rule == rule and text in problem.message for problem in found) or any(
+        problem.rule == rule and text in problem.fix for problem in found
+    ), found
+
+
+# Keys that our bases do not have, because the trainer's files decide them, but that the base of a fork may.
+FORK = [
+    ("C6", "exp_manager.monitor", "validation_loss"),
+    ("C8", "data.packed_sequence", True),
+    ("C10", "model.optim.overlap_param_sync", True),
+    ("C12", "data.seq_length", 32),
+]
+
+
+@pytest.mark.parametrize("rule, key, value", FORK)
+def test_rules_see_the_keys_of_a_fork(chain, tmp_path, rule, key, value):
+    shutil.copytree(CONFIGS, tmp_path / "configs")
+    path = tmp_path / "configs/stage/preference.yaml"
+    base = yaml.safe_load(path.read_text())
+    *groups, last = key.split(".")
+    functools.reduce(lambda node, group: node[group], groups, base)[last] = value
+    path.write_text(yaml.safe_dump(base))
+    found = check_pipeline(compose("chain.yaml", configs=tmp_path / "configs"))
+    assert [(problem.rule, problem.where.split(" ")[0]) for problem in found] == [(rule, f"dpo.{key}")]
+
+
+def test_the_fix_names_the_stage_that_was_meant(chain):
+    found = check_pipeline(chain("stages.dpo.inputs.init=stf/model"))
+    assert [problem.fix for problem in found if problem.rule == "I2"] == ["did you mean stage `sft`?"]
+
+
+def test_a_finding_says_where_the_value_was_set(chain):
+    problem = check_pipeline(chain("stages.sft.model.fp8=true"))[0]
+    assert problem.where == "sft.model.fp8 (command line)"
+
+
+def test_the_same_finding_in_many_stages_is_told_once(chain):
+    found = [problem for problem in check_pipeline(chain("all.trainer.precision=16")) if problem.rule == "C5"]
+    assert len(found) == 1 and "base.trainer.precision" in found[0].where and "and 3 more" in found[0].where
+
+
+def test_only_the_named_stages_are_looked_at(chain):
+    pipeline = chain("stages.sft.model.fp8=true")
+    assert check_pipeline(pipeline, ["dpo"]) == [] and check_pipeline(pipeline, ["sft"]) != []
+
+
+def test_warnings_do_not_stop_a_run(chain):
+    found = check_pipeline(chain("stages.sft.trainer.sft.limit_val_batches=1"))
+    assert [problem.rule for problem in found] == ["C14"] and failures(found) == []
+
+
+def test_rewards_may_be_optional_without_rpo(chain):
+    assert check_pipeline(chain("stages.dpo.data.rewards=optional")) == []
+
+
+# -- checkpoints from outside ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("form", ["directory", "tar", "gzip"])
+def test_the_architecture_is_read_from_a_checkpoint(chain, tmp_path, form):
+    path = tmp_path / "start.nemo"
+    model_dir(path) if form == "directory" else model_tar(path, compress=form == "gzip")
+    sound = chain(f"stages.sft.inputs.init={path}", "stages.rm.inputs.init=sft/model")
+    assert check_pipeline(sound) == []
+    wide = "model.tensor_model_parallel_size=2"
+    found = check_pipeline(
+        chain(f"stages.sft.inputs.init={path}", f"stages.dpo.{wide}", "stages.dpo.resources.devices=2")
+    )
+    assert f"TP 2 does not divide num_query_groups 3 of {path}" in [problem.message for problem in found]
+    found = check_pipeline(chain(f"stages.sft.inputs.init={path}", "stages.sft.model.encoder_seq_length=65"))
+    assert any(problem.rule == "C12" for problem in found)
+
+
+def test_a_checkpoint_with_other_template_tokens_is_refused(chain, tmp_path):
+    model_dir(tmp_path / "llama", EXTERNAL.replace("<extra_id_1>", "<|user|>"))
+    found = check_pipeline(chain("stages.sft.inputs.init=./llama"))
+    assert [problem.rule for problem in found] == ["C13"] and "turn_start '<|user|>'" in found[0].message
+
+
+def test_incomplete_checkpoints_are_refused(chain, tmp_path):
+    whole = model_tar(tmp_path / "whole.nemo", compress=True)
+    (tmp_path / "cut.nemo").write_bytes(whole.read_bytes()[:40])
+    (tmp_path / "text.nemo").write_text("not a tar")
+    (tmp_path / "empty").mkdir()
+    model_dir(tmp_path / "weightless")
+    (tmp_path / "weightless/model_weights").rmdir()
+    model_dir(tmp_path / "broken", "a: [\n")
+    for name in ("cut.nemo", "text.nemo", "empty", "weightless", "broken"):
+        found = check_pipeline(chain(f"stages.sft.inputs.init=./{name}"))
+        assert [problem.rule for problem in found] == ["K1"], (name, found)
+
+
+# -- the list of rules -------------------------------------------------------------------------------
+
+
+def test_every_rule_has_a_violation_here():
+    assert {rule for rule, *_ in WRONG + FORK} == set(RULES)
+
+
+def test_rules_explain_themselves():
+    for rule in RULES.values():
+        assert rule.title and rule.explanation and rule.fix and rule.functions and rule.severity in ("fail", "warn")
+    assert rule_named("c2").id == "C2"
+    with pytest.raises(UserInputError, match="did you mean C2"):
+        rule_named("C22")
+
+
+@pytest.mark.parametrize("name, wrong", [("step=3", True), ("a/epoch=1/b", True), ("steps", False)])
+def test_the_path_of_a_run_must_not_look_like_progress(tmp_path, name, wrong):
+    assert bool(check_run_dir(tmp_path / name)) is wrong
