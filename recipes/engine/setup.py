@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import os
+import queue
+import sys
 import warnings
+
+# Said once per row or per batch, they bury everything else in the log.
+NOISE = ("Pre-formatting chat conversation as string", "setting number of microbatches to constant")
 
 
 def load() -> list[str]:
@@ -12,6 +17,8 @@ def load() -> list[str]:
     # NeMo and its dependencies warn about every optional package that is absent; none is needed here.
     warnings.filterwarnings("ignore")
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+    if not sys.stderr.isatty():
+        os.environ.setdefault("TQDM_DISABLE", "1")
     from recipes.engine import compat
 
     active = compat.install()
@@ -24,6 +31,9 @@ def load() -> list[str]:
     OmegaConf.register_new_resolver("multiply", lambda x, y: x * y, replace=True)
     OmegaConf.register_new_resolver("int_div", lambda x, y: x // y, replace=True)
 
+    _quiet()
+    _save_in_process()
+
     import recipes.engine.preference
     import recipes.engine.scoring
     import recipes.engine.training  # noqa: F401  with them, all that a stage will import
@@ -32,10 +42,37 @@ def load() -> list[str]:
 
 
 def configure(cfg) -> None:
-    """Settings of this process: `resources.threads` CPU threads, the seed, one data-loader start method."""
+    """Settings of this process: `resources.threads` CPU threads and the seed."""
     import torch
-    from nemo.utils import logging
 
     torch.set_num_threads(cfg.resources.threads)
     torch.manual_seed(cfg.seed)
-    logging.setLevel(logging.WARNING if os.environ.get("ALIGN_QUIET") else logging.INFO)
+
+
+def _quiet() -> None:
+    import logging
+
+    class NotNoise(logging.Filter):
+        def filter(self, record):
+            return not any(text in str(record.msg) for text in NOISE)
+
+    from nemo.utils import logging as nemo_logging
+
+    nemo_logging._logger.addFilter(NotNoise())
+
+
+def _save_in_process() -> None:
+    """Write checkpoints in this process when the caller waits for them anyway.
+
+    megatron-core forks a process for each save and starts a queue server beside it that imports the main module again:
+    seconds, for a result of a few entries. Asynchronous saves do not come this way and stay as they are.
+    """
+    from megatron.core.dist_checkpointing.strategies import base, filesystem_async
+
+    results = queue.Queue()
+    filesystem_async._get_write_results_queue = lambda: results
+
+    def save(self, sharded_state_dict, checkpoint_dir):
+        self.async_save(sharded_state_dict, checkpoint_dir).execute_sync()
+
+    base.AsyncSaveShardedStrategy.save = save

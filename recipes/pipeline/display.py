@@ -97,13 +97,14 @@ class LiveDisplay:
 
     def _table(self):
         from rich.table import Table
+        from rich.text import Text  # not markup: the console prints lines, and with them this table, without it
 
         grid = Table(box=None, pad_edge=False, header_style="dim")
         for column in ("stage", "state", "progress", "loss", "time"):
             grid.add_column(column, no_wrap=True, justify="right" if column in ("loss", "time") else "left")
         for task in self._tasks:
-            colour = _COLOURS.get(task.state, "dim")
-            grid.add_row(task.name, f"[{colour}]{_state(task)}[/]", *_cells(task), seconds(task.seconds))
+            state = Text(_state(task), style=_COLOURS.get(task.state, "dim"))
+            grid.add_row(Text(task.name), state, *_cells(task), seconds(task.seconds))
         return grid
 
 

@@ -52,6 +52,8 @@ def run(
         if problems:
             echo("\n".join(map(str, problems)))
             return EXIT_INPUT
+        for note in _notes(pipeline, run_dir, names):
+            echo(note)
         _write_run(pipeline, run_dir, names)
         options = {"jobs": jobs, "fresh": names if fresh is True else fresh or (), "server_command": server_command}
         return _run(_tasks(pipeline, run_dir, names), run_dir, echo, options)
@@ -87,6 +89,16 @@ def _problems(pipeline, run_dir: Path, names: list[str]) -> list[Problem]:
                 fix = f"run {producer} again" if producer else "give the path of an existing file"
                 problems.append(Problem("", where, f"there is no such file: {path}", fix))
     return problems
+
+
+def _notes(pipeline, run_dir: Path, names: list[str]) -> list[str]:
+    """Stages that are read but not run although the pipeline has another config for them by now."""
+    notes = []
+    for parent in dict.fromkeys(parent for name in names for parent in pipeline.stages[name].parents):
+        manifest = artifacts.read_manifest(run_dir / parent)
+        if parent not in names and manifest["config_sha256"] != artifacts.config_sha256(pipeline.stages[parent].cfg):
+            notes.append(f"note: {parent} is used as it is on disk, made with another config than the pipeline has now")
+    return notes
 
 
 def _write_run(pipeline, run_dir: Path, names: list[str]) -> None:

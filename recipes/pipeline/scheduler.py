@@ -73,6 +73,7 @@ class Scheduler:
                 signal.signal(number, handler)
 
     def _loop(self) -> int | None:
+        self.screen.tick(self.tasks.values())
         self._advance()
         while not all(task.state in ENDED for task in self.tasks.values()):
             try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 INPUT_ERROR = "INPUT ERROR"
+_FAILED = "FAILED "  # how a stage begins the line on a failure it foresaw (recipes/stages/entry.py)
 _TRACEBACK = "Traceback (most recent call last)"
 _READ = 1 << 18
 
@@ -37,8 +38,11 @@ def input_error(path: str | Path, offset: int = 0) -> list[str]:
 
 
 def failure(path: str | Path, offset: int = 0) -> list[str]:
-    """The exception that ended the stage (its last lines, without the frames), else the last five lines."""
+    """What ended the stage: its own words, or the exception without the frames, or the last five lines."""
     lines = [line.rstrip() for line in new_lines(path, offset) if line.strip()]
+    said = [index for index, line in enumerate(lines) if line.startswith(_FAILED)]
+    if said:
+        return [line.removeprefix(_FAILED) for line in lines[said[-1] :][:4]]
     marks = [index for index, line in enumerate(lines) if _TRACEBACK in line]
     if marks:
         # Launchers of several ranks put "[rank0]: " in front of every line.

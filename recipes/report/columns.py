@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from recipes.report.numbers import fmt
 
 LOWER = {
-    "loss", "nll", "perplexity", "ppl", "error", "errors", "kl", "repetition", "repeated", "toxicity", "toxic", "unsafe",
-    "violations", "wrong", "unfinished", "truncated", "invalid", "empty", "incorrect",
+    "loss", "nll", "perplexity", "ppl", "error", "errors", "kl", "repetition", "repeated", "toxicity", "toxic",
+    "unsafe", "violations", "wrong", "unfinished", "truncated", "invalid", "empty", "incorrect",
 }  # fmt: skip
 HIGHER = {
     "reward", "accuracy", "acc", "correct", "score", "quality", "win", "pass", "strict", "loose", "helpfulness",
@@ -19,8 +19,8 @@ HIGHER = {
 }  # fmt: skip
 # Counts, spreads and attributes that are not good or bad by themselves.
 NEUTRAL = {
-    "count", "n", "num", "prompts", "rows", "samples", "responses", "tokens", "length", "len", "chars", "words", "seconds", "time",
-    "std", "stdev", "stderr", "sem", "se", "low", "high", "ci", "verbosity", "complexity", "steps", "bytes",
+    "count", "n", "num", "prompts", "rows", "samples", "responses", "tokens", "length", "len", "chars", "words",
+    "seconds", "time", "std", "stdev", "stderr", "sem", "se", "low", "high", "ci", "verbosity", "complexity", "steps", "bytes",
 }  # fmt: skip
 SHARE = {
     "accuracy", "acc", "correct", "rate", "share", "fraction", "win", "pass", "finished", "unfinished", "truncated",
@@ -28,9 +28,17 @@ SHARE = {
 }  # fmt: skip
 
 
+# These come first, wherever metrics stand in a row.
+FIRST = ("reward", "accuracy", "quality", "sampled_accuracy")
+
+
+def rank(name: str) -> int:
+    return FIRST.index(name) if name in FIRST else len(FIRST)
+
+
 @dataclass(frozen=True)
 class Column:
-    """direction: 1 higher is better, -1 lower is better, 0 not judged. share: values lie in 0..1, printed as percent."""
+    """direction: 1 higher is better, -1 lower is better, 0 not judged. share: lies in 0..1, printed as percent."""
 
     name: str
     direction: int
@@ -73,7 +81,7 @@ def column(name: str, values: Sequence[float]) -> Column:
 
 
 def columns(rows: Sequence[dict[str, float]]) -> list[Column]:
-    """Columns of several metrics.json, judged ones first, otherwise in the order of the files."""
+    """Columns of several metrics.json: judged ones first, of these the main ones, else in the order of the files."""
     names = list(dict.fromkeys(name for row in rows for name in row))
     found = [column(name, [row[name] for row in rows if name in row]) for name in names]
-    return sorted(found, key=lambda c: c.direction == 0)
+    return sorted(found, key=lambda c: (c.direction == 0, rank(c.name)))

@@ -8,14 +8,12 @@ from dataclasses import dataclass, field
 from markupsafe import Markup
 
 from recipes.report import svg
-from recipes.report.evaluations import Evaluation, parent_rows
 from recipes.report.columns import columns
+from recipes.report.evaluations import Evaluation, parent_rows
 from recipes.report.load import DONE, TRAINING_KINDS, Run, Stage, read_jsonl
 from recipes.report.numbers import evenly, fmt, is_broken, number, pearson, smooth, spearman, thin
 
 POINTS = 1500  # of a scatter plot
-SLOTS = ("quality", "toxicity", "humor", "creativity", "helpfulness", "correctness", "coherence", "complexity", "verbosity")
-UNLABELLED = -100.0
 
 
 @dataclass
@@ -33,10 +31,10 @@ Value = Callable[[dict], object]
 
 
 def stage_figures(run: Run) -> list[dict]:
-    """For every training stage: name, kind, status and figures."""
+    """For every training stage: name, kind, status, progress and figures."""
     return [
-        {"name": stage.name, "kind": stage.kind, "status": stage.status, "progress": stage.progress(), "figures": _figures(stage)}
-        for stage in run.of_kind(*TRAINING_KINDS)
+        {"name": s.name, "kind": s.kind, "status": s.status, "progress": s.progress(), "figures": _figures(s)}
+        for s in run.of_kind(*TRAINING_KINDS)
     ]
 
 
@@ -79,7 +77,7 @@ def curve(stage: Stage, title: str, value: Value) -> Figure:
     series, legend = [], []
     if len(train) > 30:
         series.append(svg.Series("train", "train", thin(train, 500), "faint"))
-        series.append(svg.Series("train, smoothed", "train", thin(smooth(train, len(train) / 20), 300)))
+        series.append(svg.Series("train", "train", thin(smooth(train, len(train) / 20), 300)))
     else:
         series.append(svg.Series("train", "train", train))
     series.append(svg.Series("validation", "val", thin(held_out, 200)))
@@ -105,7 +103,7 @@ def _ends(train: list[svg.Point], held_out: list[svg.Point]) -> str:
 
 def implicit_gaps(stage: Stage) -> Figure:
     """Held-out pairs: the policy's implicit reward gap against the reward model's, with the rank correlation."""
-    title = "Held-out pairs: implicit against reward-model gap"
+    title = "Implicit against reward-model gap"
     rows = read_jsonl(stage.path / "outputs" / "implicit_gaps.jsonl", stage.notes) if stage.status == DONE else []
     both = [(number(row.get("reward_gap")), number(row.get("implicit_gap"))) for row in rows]
     points = [(x, y) for x, y in both if x is not None and y is not None]
@@ -114,7 +112,7 @@ def implicit_gaps(stage: Stage) -> Figure:
         return Figure(title, chart, "implicit_gaps.jsonl has no row with both gaps" if rows else "")
     rho = spearman(points)
     agree = sum((x > 0) == (y > 0) for x, y in points) / len(points)
-    note = f"{len(points):,} pairs; Spearman {'not defined' if rho is None else f'{rho:.3f}'}; same sign in {100 * agree:.0f} %"
+    note = f"{len(points):,} held-out pairs; Spearman {_coefficient(rho)}; same sign in {100 * agree:.0f} %"
     recorded = number(stage.facts.get("spearman"))
     differs = rho is not None and recorded is not None and abs(rho - recorded) > 0.005
     return Figure(title, chart, note, [], f"the manifest says Spearman {recorded:.3f}" if differs else "")
@@ -135,11 +133,17 @@ def predictions(stage: Stage) -> list[Figure]:
     for name, points in by_name.items():
         r = pearson(points)
         error = sum(abs(x - y) for x, y in points) / len(points)
-        note = f"{len(points):,} rows; correlation {'not defined' if r is None else f'{r:.3f}'}; mean absolute error {fmt(error)}"
-        chart = svg.scatter(evenly(points, POINTS), "labelled", "predicted", f"{stage.name}: {name}", "reward", diagonal=True)
-        figures.append(Figure(f"Held-out {name.replace('_', ' ')}", chart, note))
+        note = f"{len(points):,} rows; correlation {_coefficient(r)}; mean absolute error {fmt(error)}"
+        chart = svg.scatter(
+            evenly(points, POINTS), "labelled", "predicted", f"{stage.name}: {name}", "reward", diagonal=True
+        )
+        figures.append(Figure(f"{name.replace('_', ' ').capitalize()} on held-out rows", chart, note))
     figures[0].note = _accuracy_note(accuracy) + figures[0].note
     return figures
+
+
+def _coefficient(value: float | None) -> str:
+    return "not defined" if value is None else f"{value:.3f}"
 
 
 def _accuracy_note(accuracy: float | None) -> str:
@@ -147,25 +151,22 @@ def _accuracy_note(accuracy: float | None) -> str:
 
 
 def _labelled(row: dict) -> list[tuple[str, float, float]]:
-    """(attribute, label, prediction) of one row of validation_scores.jsonl, without unlabelled slots."""
-    label = _named(next((row[k] for k in ("label", "labels", "labelled") if k in row), None))
-    predicted = _named(next((row[k] for k in ("predicted", "prediction", "attributes", "scores") if k in row), None))
-    return [(k, label[k], predicted[k]) for k in label if k in predicted and label[k] != UNLABELLED]
+    """(attribute, label, prediction) of one row of validation_scores.jsonl, the scalar reward first."""
+    label = {"reward": row.get("labelled_reward"), **_mapping(row.get("labelled"))}
+    predicted = {"reward": row.get("reward"), **_mapping(row.get("predicted"))}
+    both = [(str(name), number(label[name]), number(predicted.get(name))) for name in label]
+    return [(name, x, y) for name, x, y in both if x is not None and y is not None]
 
 
-def _named(values: object) -> dict[str, float]:
-    if isinstance(values, list):
-        values = dict(zip(SLOTS if len(values) == len(SLOTS) else SLOTS[-len(values) :], values))
-    elif not isinstance(values, dict):
-        values = {"reward": values}
-    return {str(k): x for k, v in values.items() if (x := number(v)) is not None}
+def _mapping(value: object) -> dict:
+    return value if isinstance(value, dict) else {}
 
 
 def stage_steps(run: Run, group: Sequence[Evaluation]) -> list[Figure]:
-    """One small chart for each judged metric: its value after every evaluated policy."""
+    """One small chart for each judged metric, the main ones first: its value at every evaluated policy."""
     cols = [c for c in columns([e.metrics for e in group]) if c.direction]
     labels, parents, figures = [e.policy for e in group], parent_rows(run, group), []
-    for col in sorted(cols, key=lambda c: "reward" not in c.name.lower()):
+    for col in cols:
         values = [e.metrics.get(col.name) for e in group]
         css = "reward" if "reward" in col.name.lower() else "metric"
         title = f"{col.label} by policy"

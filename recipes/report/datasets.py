@@ -16,19 +16,39 @@ def datasets(run: Run) -> list[dict]:
 
     Files that a stage wrote (facts.rows: file -> rows) have a line too, without a ledger.
     """
-    return [line for stage in run.stages.values() for line in (*_written(stage), *_lines(stage.name, stage.kind, stage.facts))]
+    return [
+        line
+        for stage in run.stages.values()
+        for line in (*_written(stage), *_lines(stage.name, stage.kind, stage.facts))
+    ]
 
 
 def _written(stage: Stage) -> Iterator[dict]:
     rows = stage.facts.get("rows")
     for name, count in (rows if _is_ledger(rows) else {"rows": rows} if number(rows) is not None else {}).items():
-        yield {"stage": stage.name, "kind": stage.kind, "name": name, "read": None, "kept": int(count), "share": None, "dropped": {},
-               "human": None, "human_share": None, "max_tokens": None, "sha256": None}  # fmt: skip
+        yield {
+            "stage": stage.name,
+            "kind": stage.kind,
+            "name": name,
+            "read": None,
+            "kept": int(count),
+            "share": None,
+            "dropped": {},
+            "human": None,
+            "human_share": None,
+            "max_tokens": None,
+            "sha256": None,
+        }
 
 
 def notes(run: Run) -> list[str]:
     """What stages say in words about human and synthetic data."""
-    return [f"{s.name}: {text}" for s in run.stages.values() for k, text in s.facts.items() if "human" in k and isinstance(text, str)]
+    return [
+        f"{s.name}: {text}"
+        for s in run.stages.values()
+        for k, text in s.facts.items()
+        if "human" in k and isinstance(text, str)
+    ]
 
 
 def _lines(stage: str, kind: str, facts: dict) -> Iterator[dict]:
@@ -37,11 +57,19 @@ def _lines(stage: str, kind: str, facts: dict) -> Iterator[dict]:
         kept = counts.get(KEPT, _count(entry, "rows"))
         dropped = {k: int(v) for k, v in counts.items() if k != KEPT and v}
         human = _count(entry, "human_rows", "human")
-        yield {"stage": stage, "kind": kind, "name": name or "data", "read": int(read), "kept": None if kept is None else int(kept),
-               "share": kept / read if kept is not None and read else None, "dropped": dropped,
-               "human": None if human is None or not kept else percent(human / kept),
-               "human_share": None if human is None or not kept else human / kept,
-               "max_tokens": _count(entry, "max_tokens"), "sha256": entry.get("sha256")}  # fmt: skip
+        yield {
+            "stage": stage,
+            "kind": kind,
+            "name": name.removeprefix("data.") or "data",
+            "read": int(read),
+            "kept": None if kept is None else int(kept),
+            "share": kept / read if kept is not None and read else None,
+            "dropped": dropped,
+            "human": None if human is None or not kept else percent(human / kept),
+            "human_share": None if human is None or not kept else human / kept,
+            "max_tokens": _count(entry, "max_tokens"),
+            "sha256": entry.get("sha256"),
+        }
 
 
 def _ledgers(value: object, name: str = "") -> Iterator[tuple[str, dict, dict[str, float]]]:
@@ -57,7 +85,11 @@ def _ledgers(value: object, name: str = "") -> Iterator[tuple[str, dict, dict[st
 
 
 def _is_ledger(value: object) -> bool:
-    return isinstance(value, dict) and bool(value) and all(isinstance(v, int) and not isinstance(v, bool) for v in value.values())
+    return (
+        isinstance(value, dict)
+        and bool(value)
+        and all(isinstance(v, int) and not isinstance(v, bool) for v in value.values())
+    )
 
 
 def _count(entry: dict, *keys: str) -> float | None:
@@ -65,10 +97,11 @@ def _count(entry: dict, *keys: str) -> float | None:
 
 
 def total_human(lines: list[dict]) -> str | None:
-    """Human rows among all kept rows of the lines that say so, as text; None if none does."""
-    told = [line for line in lines if line["human_share"] is not None]
+    """Human rows among the kept rows of the training sets that say so, as text; None if none does."""
+    told = [line for line in lines if line["human_share"] is not None and "validation" not in line["name"]]
     kept = sum(line["kept"] for line in told)
     if not kept:
         return None
     human = sum(line["human_share"] * line["kept"] for line in told)
-    return f"{round(human):,} of {kept:,} kept rows are human-written ({percent(human / kept)}), in the {len(told)} data sets that say so"
+    share = f"{round(human):,} of {kept:,} kept rows are human-written ({percent(human / kept)})"
+    return f"{share}, over the {len(told)} training sets that say so"

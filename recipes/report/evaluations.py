@@ -86,10 +86,24 @@ def table(run: Run, group: Sequence[Evaluation]) -> dict:
         base = group[parents[i]] if parents[i] is not None else None
         cells = [{**_cell(c, evaluation, base), "best": i in best[c.name]} for c in cols]
         stage = run.stages.get(evaluation.policy)
-        rows.append({"policy": evaluation.policy, "kind": stage.kind if stage else "outside this run", "known": stage is not None,
-                     "eval": evaluation.stage.name, "parent": base.policy if base else None, "cells": cells})  # fmt: skip
+        rows.append(
+            {
+                "policy": evaluation.policy,
+                "kind": stage.kind if stage else "outside this run",
+                "known": stage is not None,
+                "eval": evaluation.stage.name,
+                "parent": base.policy if base else None,
+                "cells": cells,
+            }
+        )
     prompts, reward_model = group[0].basis
-    return {"columns": cols, "rows": rows, "prompts": prompts, "reward_model": reward_model, "count": len(group[0].samples)}
+    return {
+        "columns": cols,
+        "rows": rows,
+        "prompts": prompts,
+        "reward_model": reward_model,
+        "count": len(group[0].samples),
+    }
 
 
 def _cell(col: Column, evaluation: Evaluation, base: Evaluation | None) -> dict:
@@ -99,6 +113,8 @@ def _cell(col: Column, evaluation: Evaluation, base: Evaluation | None) -> dict:
         return {"text": col.show(value), "delta": "", "tone": ""}
     delta = value - before
     text = col.show_delta(delta)
+    if text == "±0" and not col.direction:
+        text = ""
     tone = "" if text == "±0" or not col.direction else "good" if delta * col.direction > 0 else "bad"
     return {"text": col.show(value), "delta": text, "tone": tone}
 
@@ -111,7 +127,11 @@ def not_evaluated(run: Run, evaluations: Sequence[Evaluation]) -> list[dict]:
     for stage in run.of_kind(*POLICY_KINDS):
         if stage.name not in done:
             evaluation = planned.get(stage.name)
-            reason = f"not evaluated: {evaluation.name} is {evaluation.status}" if evaluation else "not evaluated: no evaluate stage for it"
+            reason = (
+                f"not evaluated: {evaluation.name} is {evaluation.status}"
+                if evaluation
+                else "not evaluated: no evaluate stage for it"
+            )
             missing.append({"policy": stage.name, "kind": stage.kind, "status": stage.status, "reason": reason})
     return missing
 
@@ -125,7 +145,10 @@ def verdict(run: Run, evaluations: Sequence[Evaluation]) -> dict:
         return {"text": "No policy has been evaluated, so this report says nothing about quality.", "changes": []}
     group = groups(evaluations)[0]
     if len(group) == 1:
-        return {"text": f"Only {group[0].policy} has been evaluated; there is nothing to compare it with.", "changes": []}
+        return {
+            "text": f"Only {group[0].policy} has been evaluated; there is nothing to compare it with.",
+            "changes": [],
+        }
     sft = [e for e in group if e.policy in run.stages and run.stages[e.policy].kind == "sft"]
     last = group[-1]
     first = sft[-1] if sft and sft[-1] is not last else group[0]
@@ -144,18 +167,32 @@ def _change(col: Column, first: Evaluation, last: Evaluation) -> dict | None:
         return None
     gain = (after - before) * col.direction
     unit = " %" if col.share else ""
-    return {"label": col.label, "before": col.show(before) + unit, "after": col.show(after) + unit,
-            "delta": col.show_delta(after - before) + (" points" if col.share else ""), "gain": gain,
-            "tone": "good" if gain > 0 else "bad" if gain < 0 else ""}  # fmt: skip
+    return {
+        "label": col.label,
+        "before": col.show(before) + unit,
+        "after": col.show(after) + unit,
+        "delta": col.show_delta(after - before) + (" points" if col.share else ""),
+        "gain": gain,
+        "tone": "good" if gain > 0 else "bad" if gain < 0 else "",
+    }
 
 
 def _sentence(first: str, last: str, changes: list[dict]) -> str:
     if not changes:
         return f"From {first} to {last}: no metric that has a better direction was measured on both."
-    main = next((c for c in changes if "reward" in c["label"].lower()), changes[0])
+    main = changes[0]
     verb = {"good": "improved", "bad": "got worse", "": "did not change"}[main["tone"]]
-    better, worse = (sum(c["tone"] == tone for c in changes) for tone in ("good", "bad"))
     text = f"From {first} to {last}, {main['label']} {verb}: {main['before']} → {main['after']}."
-    if len(changes) > 1:
-        text += f" Of {len(changes)} judged metrics {better} improved and {worse} got worse."
+    others = changes[1:]
+    worse = [c["label"] for c in others if c["tone"] == "bad"]
+    better = sum(c["tone"] == "good" for c in others)
+    if others and better == len(others):
+        text += (
+            f" All {better} other judged metrics improved too."
+            if better > 1
+            else f" {others[0]['label']} improved too."
+        )
+    elif others:
+        text += f" Of the {len(others)} other judged metrics {better} improved"
+        text += f"; worse: {', '.join(worse)}." if worse else " and none got worse."
     return text

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
-NODE_WIDTH, TRUNK_WIDTH, GAP = 172.0, 8.0, 20.0
+NODE_WIDTH, TRUNK_WIDTH, GAP = 196.0, 8.0, 20.0
+SPINE, STRAIGHT = 30.0, 6.0  # pull of links of the spine and between trunk places, against 1 of the others
 Node = Hashable
 
 
@@ -31,8 +32,11 @@ def is_trunk(node: Node) -> bool:
     return isinstance(node, tuple) and len(node) == 3 and node[0] == "trunk"
 
 
-def lay_out(nodes: Sequence[str], edges: Sequence[tuple[str, str]]) -> Layout:
-    """Place `nodes` (in reading order) so that `edges` (source, target) run downwards. Edges of a cycle are left out."""
+def lay_out(nodes: Sequence[str], edges: Sequence[tuple[str, str]], spine: Sequence[tuple[str, str]] = ()) -> Layout:
+    """Place `nodes` (in reading order) so that `edges` (source, target) run downwards. Edges of a cycle are left out.
+
+    spine: edges that should run straight down, here from policy to policy.
+    """
     edges = _acyclic(nodes, edges)
     depth = _depths(nodes, edges)
     layers, links = _with_trunks(nodes, edges, depth)
@@ -42,7 +46,7 @@ def lay_out(nodes: Sequence[str], edges: Sequence[tuple[str, str]]) -> Layout:
         below.setdefault(a, []).append(b)
         above.setdefault(b, []).append(a)
     _order(layers, above, below)
-    x = _coordinates(layers, above, below)
+    x = _coordinates(layers, above, below, _pull(links, set(spine)))
     left = min(x[n] - _width(n) / 2 for n in x)
     x = {n: value - left for n, value in x.items()}
     return Layout(layers, x, links, max(x[n] + _width(n) / 2 for n in x))
@@ -134,24 +138,42 @@ def _crossings(layers: list[list[Node]], below: dict) -> int:
     for upper, lower in zip(layers, layers[1:]):
         place = {n: k for k, n in enumerate(lower)}
         ends = [(i, place[b]) for i, n in enumerate(upper) for b in below.get(n, ()) if b in place]
-        total += sum(a[0] < b[0] and a[1] > b[1] or a[0] > b[0] and a[1] < b[1] for k, a in enumerate(ends) for b in ends[:k])
+        total += sum(
+            a[0] < b[0] and a[1] > b[1] or a[0] > b[0] and a[1] < b[1] for k, a in enumerate(ends) for b in ends[:k]
+        )
     return total
 
 
-def _coordinates(layers: list[list[Node]], above: dict, below: dict) -> dict[Node, float]:
+def _pull(links: list[tuple[Node, Node]], spine: set[tuple[str, str]]) -> dict[tuple[Node, Node], float]:
+    """How strongly each link wants to be vertical, under both orders of its ends."""
+    ahead: dict[Node, set[str]] = {}  # the nodes that can still be reached along a trunk
+    for a, b in reversed(links):
+        ahead.setdefault(a, set()).update(ahead.get(b, set()) if is_trunk(b) else {b})
+    pull = {}
+    for a, b in links:
+        source, targets = (a[1] if is_trunk(a) else a), (ahead.get(b, set()) if is_trunk(b) else {b})
+        strength = (
+            SPINE if any((source, t) in spine for t in targets) else STRAIGHT if is_trunk(a) and is_trunk(b) else 1.0
+        )
+        pull[a, b] = pull[b, a] = strength
+    return pull
+
+
+def _coordinates(layers: list[list[Node]], above: dict, below: dict, pull: dict) -> dict[Node, float]:
     x: dict[Node, float] = {}
     for layer in layers:
         cursor = 0.0
         for node in layer:
             x[node] = cursor + _width(node) / 2
             cursor += _width(node) + GAP
-    for sweep in range(24):
+    for sweep in range(120):
         for layer in layers if sweep % 2 == 0 else layers[::-1]:
             wish, weight = [], []
             for node in layer:
                 near = above.get(node, []) + below.get(node, [])
-                wish.append(sum(x[m] for m in near) / len(near) if near else x[node])
-                weight.append(8.0 if is_trunk(node) else 1.0)  # trunks should run straight
+                total = sum(pull[node, m] for m in near)
+                wish.append(sum(pull[node, m] * x[m] for m in near) / total if near else x[node])
+                weight.append(total or 1.0)
             for node, value in zip(layer, _apart(layer, wish, weight)):
                 x[node] = value
     return x

@@ -8,7 +8,7 @@ from markupsafe import Markup
 
 from recipes.pipeline import artifacts
 from recipes.report.layout import NODE_WIDTH, Layout, is_trunk, lay_out
-from recipes.report.load import BLOCKED, DONE, WAITING, Run, Stage
+from recipes.report.load import BLOCKED, DONE, POLICY_KINDS, WAITING, Run, Stage
 from recipes.report.numbers import duration, fmt, size
 from recipes.report.svg import esc, wrap
 
@@ -18,6 +18,7 @@ FAMILY = {
     "generate": "make", "score": "make", "evaluate": "eval",
 }  # fmt: skip
 OUTSIDE = "outside:"
+STATES = {DONE: "", WAITING: " waiting", BLOCKED: " waiting", "failed": " failed", "refused": " failed"}
 
 
 def anchor(name: str) -> str:
@@ -59,13 +60,16 @@ def graph(run: Run) -> Markup:
     """The lineage as SVG, sources above, every stage a link to its details."""
     links, broken = edges(run), changed_parents(run)
     outside = [source for source, _ in links if source.startswith(OUTSIDE)]
-    layout = lay_out([*dict.fromkeys(outside), *run.stages], list(links))
+    spine = [(s.producer("init"), s.name) for s in run.of_kind(*POLICY_KINDS) if s.producer("init")]
+    layout = lay_out([*dict.fromkeys(outside), *run.stages], list(links), spine)
     row = {node: i for i, layer in enumerate(layout.layers) for node in layer}
     parts = [_link(layout, row, a, b, run, links, broken) for a, b in layout.links]
     parts += [_trunk(layout, row, node, run) for node in layout.x if is_trunk(node)]
     parts += [_node(layout, row, node, run) for node in layout.x if not is_trunk(node)]
     inner = f'<g transform="translate(8 8)">{"".join(parts)}</g>'
-    return wrap([inner], layout.width + 16, len(layout.layers) * ROW - (ROW - HEIGHT) + 16, "Lineage of the run", "lineage")
+    return wrap(
+        [inner], layout.width + 16, len(layout.layers) * ROW - (ROW - HEIGHT) + 16, "Lineage of the run", "lineage"
+    )
 
 
 def _family(node: object, run: Run) -> str:
@@ -78,14 +82,19 @@ def _link(layout: Layout, row: dict, a: object, b: object, run: Run, links: dict
     middle = (y1 + y2) / 2
     source = a[1] if is_trunk(a) else a
     state = " broken" if (source, b) in broken else ""
-    text = f"{_name(source, run)} → {_name(b, run)}: {'; '.join(links.get((source, b), []))}" if not is_trunk(b) else _name(source, run)
+    text = (
+        f"{_name(source, run)} → {_name(b, run)}: {'; '.join(links.get((source, b), []))}"
+        if not is_trunk(b)
+        else _name(source, run)
+    )
     curve = f"M{x1:.1f} {y1}C{x1:.1f} {middle} {x2:.1f} {middle} {x2:.1f} {y2}"
     return f'<path class="link {_family(a, run)}{state}" d="{curve}"><title>{esc(text)}</title></path>'
 
 
 def _trunk(layout: Layout, row: dict, node: object, run: Run) -> str:
     x, y = layout.x[node], row[node] * ROW
-    return f'<path class="link {_family(node, run)}" d="M{x:.1f} {y}v{HEIGHT}"><title>{esc(_name(node[1], run))}</title></path>'
+    title = f"<title>{esc(_name(node[1], run))}</title>"
+    return f'<path class="link {_family(node, run)}" d="M{x:.1f} {y}v{HEIGHT}">{title}</path>'
 
 
 def _name(node: str, run: Run) -> str:
@@ -107,7 +116,7 @@ def _node(layout: Layout, row: dict, node: str, run: Run) -> str:
     print_ = (stage.manifest or {}).get("fingerprint")
     sub = stage.kind + (f" · {print_[:8]}" if isinstance(print_, str) else "")
     left = f'<text class="sub" x="{x + 14:.1f}" y="{y + 34}">{esc(sub)}</text>'
-    state = {DONE: "", WAITING: " waiting", BLOCKED: " waiting"}.get(stage.status, " unfinished")
+    state = STATES.get(stage.status, " unfinished")
     inner = f"{box}{strip}{title}{left}{right}<title>{esc(node)} ({esc(stage.kind)}): {esc(stage.status)}</title>"
     return f'<a href="#{anchor(node)}"><g class="node {_family(node, run)}{state}">{inner}</g></a>'
 
@@ -119,13 +128,24 @@ def _short(name: str) -> str:
 def details(run: Run) -> list[dict]:
     """For every stage what the fold-out shows: inputs, outputs, facts and the frozen config."""
     return [
-        {"name": s.name, "anchor": anchor(s.name), "kind": s.kind, "family": FAMILY.get(s.kind, "make"), "status": s.status,
-         "wall": duration(s.wall) if s.wall is not None else "", "progress": s.progress(),
-         "fingerprint": (s.manifest or {}).get("fingerprint"), "started": (s.manifest or {}).get("started"),
-         "inputs": [{"name": n, **e} for n, e in s.inputs().items()], "outputs": _outputs(s, run),
-         "facts": list(flat(s.facts)), "config": s.config_text, "folder": s.name}
+        {
+            "name": s.name,
+            "anchor": anchor(s.name),
+            "kind": s.kind,
+            "family": FAMILY.get(s.kind, "make"),
+            "status": s.status,
+            "wall": duration(s.wall) if s.wall is not None else "",
+            "progress": s.progress(),
+            "fingerprint": (s.manifest or {}).get("fingerprint"),
+            "started": (s.manifest or {}).get("started"),
+            "inputs": [{"name": n, **e} for n, e in s.inputs().items()],
+            "outputs": _outputs(s, run),
+            "facts": list(flat(s.facts)),
+            "config": s.config_text,
+            "folder": s.name,
+        }
         for s in run.stages.values()
-    ]  # fmt: skip
+    ]
 
 
 def _outputs(stage: Stage, run: Run) -> list[dict]:
@@ -155,4 +175,4 @@ def flat(value: object, key: str = "") -> list[tuple[str, str]]:
     if isinstance(value, list):
         text = ", ".join(fmt(v) if not isinstance(v, (dict, list)) else "{…}" for v in value[:12])
         return [(key, text + (f", … ({len(value)} in all)" if len(value) > 12 else ""))]
-    return [(key, str(value) if isinstance(value, (bool, str)) else fmt(value))] if key else []
+    return [(key, str(value) if isinstance(value, (bool, str, int)) else fmt(value))] if key else []

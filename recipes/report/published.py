@@ -8,7 +8,8 @@ secondary source only.
 from __future__ import annotations
 
 COLUMNS = (
-    "MT-Bench (GPT-4-Turbo)", "MMLU 0-shot", "GSM8K 0-shot", "HumanEval 0-shot", "IFEval prompt-strict", "IFEval instruction-strict",
+    "MT-Bench (GPT-4-Turbo)", "MMLU 0-shot", "GSM8K 0-shot", "HumanEval 0-shot", "IFEval prompt-strict",
+    "IFEval instruction-strict",
 )  # fmt: skip
 # Stage, values in the order of COLUMNS (None: not published), grades in the same order.
 ROWS = (
@@ -35,7 +36,13 @@ NOTES = (
 def table() -> dict:
     """The table for the template: columns, rows of (name, [(text, grade)]), grades, notes."""
     rows = [
-        (name, [("–" if v is None else f"{v:.2f}" if i == 0 else f"{v:.1f}", grade.strip()) for i, (v, grade) in enumerate(zip(values, grades))])
+        (
+            name,
+            [
+                ("–" if v is None else f"{v:.2f}" if i == 0 else f"{v:.1f}", grade.strip())
+                for i, (v, grade) in enumerate(zip(values, grades))
+            ],
+        )
         for name, values, grades in ROWS
     ]
     return {"columns": COLUMNS, "rows": rows, "grades": GRADES, "notes": NOTES}

@@ -30,7 +30,9 @@ def html(run: Run) -> str:
     environment = Environment(
         loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters.update(fmt=fmt, percent=percent, duration=duration, short=lambda sha, n=10: str(sha)[:n] if sha else "–")
+    environment.filters.update(
+        fmt=fmt, percent=percent, duration=duration, short=lambda sha, n=10: str(sha)[:n] if sha else "–"
+    )
     environment.globals["anchor"] = lineage.anchor
     css = Markup((HERE / "report.css").read_text(encoding="utf-8"))
     return environment.get_template("report.html.j2").render(css=css, **context(run))
@@ -81,7 +83,13 @@ def headline(run: Run, found: list[evaluations.Evaluation]) -> dict:
         "first_step": duration(times["first_step"]),
         "done": len(stages) - len(open_stages),
         "total": len(stages),
-        "open": [{"name": s.name, "status": s.status, "progress": s.progress()} for s in open_stages],
-        "stages": [{"name": s.name, "kind": s.kind, "status": s.status, "family": lineage.FAMILY.get(s.kind, "make")} for s in stages],
+        "open": {
+            status: [{"name": s.name, "progress": s.progress()} for s in open_stages if s.status == status]
+            for status in sorted({s.status for s in open_stages}, key=[s.status for s in open_stages].index)
+        },
+        "stages": [
+            {"name": s.name, "kind": s.kind, "status": s.status, "family": lineage.FAMILY.get(s.kind, "make")}
+            for s in stages
+        ],
         "verdict": evaluations.verdict(run, found),
     }

@@ -16,8 +16,6 @@ from recipes.report.numbers import evenly, fmt, number
 
 SHOWN = 24  # prompts in the page
 CLIPPED = 1500  # characters of one text
-ANSWER_KEYS = ("greedy", "responses", "response", "text", "output")
-VERDICT_KEYS = ("correct", "verdict", "verified", "verification", "verify")
 
 
 @dataclass(frozen=True)
@@ -30,30 +28,14 @@ class Answer:
 
 
 def answer_of(row: dict) -> Answer | None:
-    """The answer in a row of samples.jsonl: its greedy one if there is one, else the first response."""
-    found = next((row[key] for key in ANSWER_KEYS if row.get(key) is not None), None)
-    if isinstance(found, list):
-        found = found[0] if found else None
-    inner = found if isinstance(found, dict) else {}
-    text = found if isinstance(found, str) else next((inner[k] for k in ("text", "response", "output") if isinstance(inner.get(k), str)), None)
-    if text is None:
+    """The first response in a row of samples.jsonl, which is the greedy one; None if the row has none."""
+    responses = row.get("responses")
+    first = responses[0] if isinstance(responses, list) and responses else None
+    if not isinstance(first, dict) or not isinstance(first.get("text"), str):
         return None
-    # A reward beside a bare list belongs to no answer in particular, one beside a single answer does.
-    places = [inner, row] if not isinstance(row.get("responses"), list) or "greedy" in row else [inner]
-    return Answer(text, _first(_verdict(p) for p in places), _first(number(p.get("reward")) for p in places))
-
-
-def _first(values) -> object:
-    return next((value for value in values if value is not None), None)
-
-
-def _verdict(place: dict) -> bool | None:
-    for key in VERDICT_KEYS:
-        value = place.get(key)
-        value = value.get("correct") if isinstance(value, dict) else value
-        if isinstance(value, bool) or value in (0, 1):
-            return bool(value)
-    return None
+    verified = first.get("verified")
+    correct = verified.get("correct") if isinstance(verified, dict) else verified
+    return Answer(first["text"], correct if isinstance(correct, bool) else None, number(first.get("reward")))
 
 
 def key_of(row: dict) -> str:
@@ -84,9 +66,12 @@ def side_by_side(run: Run, group: Sequence[Evaluation]) -> dict:
         rows = [table.get(key) for table in tables]
         answers = [answer_of(row) if row else None for row in rows]
         first = next(row for row in rows if row)
-        cells = [_cell(e.policy, answers[i], answers[p] if (p := parents[i]) is not None else None) for i, e in enumerate(group)]
+        cells = [
+            _cell(e.policy, answers[i], answers[p] if (p := parents[i]) is not None else None)
+            for i, e in enumerate(group)
+        ]
         task = first.get("task") if isinstance(first.get("task"), dict) else {}
-        kind = task.get("type") or task.get("kind") or task.get("name") or first.get("source") or ""
+        kind = task.get("family") or task.get("type") or first.get("source") or ""
         prompts.append({"id": first.get("id", ""), "text": clip(prompt_text(first)), "kind": kind, "cells": cells})
     return {"prompts": prompts, "shown": len(prompts), "total": len(keys)}
 
@@ -97,8 +82,15 @@ def _cell(policy: str, answer: Answer | None, before: Answer | None) -> dict:
     same = before is not None and before.text == answer.text
     html = Markup(escape(clip(answer.text))) if same or before is None else changed_words(before.text, answer.text)
     mark = {True: "right", False: "wrong", None: ""}[answer.correct]
-    return {"policy": policy, "missing": False, "same": same, "html": html, "mark": mark, "empty": not answer.text.strip(),
-            "reward": None if answer.reward is None else fmt(answer.reward)}  # fmt: skip
+    return {
+        "policy": policy,
+        "missing": False,
+        "same": same,
+        "html": html,
+        "mark": mark,
+        "empty": not answer.text.strip(),
+        "reward": None if answer.reward is None else fmt(answer.reward),
+    }
 
 
 def clip(text: str) -> str:
@@ -134,9 +126,16 @@ def transitions(run: Run, group: Sequence[Evaluation]) -> list[dict]:
 def _transition(pairs: list[tuple[Answer, Answer]]) -> dict:
     judged = [(a.correct, b.correct) for a, b in pairs if a.correct is not None and b.correct is not None]
     moved = [b.reward - a.reward for a, b in pairs if a.reward is not None and b.reward is not None]
-    result = {"prompts": len(pairs), "same": sum(a.text == b.text for a, b in pairs), "judged": len(judged),
-              "fixed": sum(b and not a for a, b in judged), "broken": sum(a and not b for a, b in judged),
-              "right": sum(a and b for a, b in judged), "reward": None, "error": None}  # fmt: skip
+    result = {
+        "prompts": len(pairs),
+        "same": sum(a.text == b.text for a, b in pairs),
+        "judged": len(judged),
+        "fixed": sum(b and not a for a, b in judged),
+        "broken": sum(a and not b for a, b in judged),
+        "right": sum(a and b for a, b in judged),
+        "reward": None,
+        "error": None,
+    }
     if moved:
         mean = sum(moved) / len(moved)
         result["reward"] = mean

@@ -14,8 +14,8 @@ from markupsafe import Markup, escape
 
 from recipes.report.numbers import fmt
 
-WIDTH, HEIGHT = 380, 224
-LEFT, RIGHT, TOP, BOTTOM = 54, 14, 12, 38
+WIDTH, HEIGHT = 300, 206
+LEFT, RIGHT, TOP, BOTTOM = 48, 10, 12, 38
 Point = tuple[float, float]
 
 
@@ -58,32 +58,32 @@ class Frame:
         for value in y_ticks:
             y = self.y(value)
             self.parts.append(f'<path class="grid" d="M{LEFT} {y:.1f}H{right}"/>')
-            self.parts.append(f'<text class="tick" x="{LEFT - 6}" y="{y + 3.5:.1f}" text-anchor="end">{y_text(value)}</text>')
+            self.parts.append(text("tick", LEFT - 6, y + 3.5, y_text(value), "end"))
         x_ticks, x_text = ticks(*self.x_range, whole=whole_x)
         for value in x_ticks:
             x = self.x(value)
             self.parts.append(f'<path class="axis" d="M{x:.1f} {bottom}v4"/>')
-            self.parts.append(f'<text class="tick" x="{x:.1f}" y="{bottom + 15}" text-anchor="middle">{x_text(value)}</text>')
+            self.parts.append(text("tick", x, bottom + 15, x_text(value)))
         self.parts.append(f'<path class="axis" d="M{LEFT} {bottom}H{right}"/>')
         if self.y_range[0] < 0 < self.y_range[1]:
             self.parts.append(f'<path class="zero" d="M{LEFT} {self.y(0):.1f}H{right}"/>')
-        self.label(x_label, (LEFT + right) / 2, self.height - 5)
-        middle = (TOP + bottom) / 2
-        self.parts.append(
-            f'<text class="axis-label" transform="rotate(-90 12 {middle})" x="12" y="{middle}" text-anchor="middle">{esc(y_label)}</text>'
-        )
-
-    def label(self, text: str, x: float, y: float, anchor: str = "middle") -> None:
-        self.parts.append(f'<text class="axis-label" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{esc(text)}</text>')
+        self.parts.append(text("axis-label", (LEFT + right) / 2, self.height - 5, x_label))
+        self.parts.append(text("axis-label", 12, (TOP + bottom) / 2, y_label, turn=-90))
 
     def svg(self, title: str) -> Markup:
         return wrap(self.parts, self.width, self.height, title)
 
 
+def text(css: str, x: float, y: float, content: object, anchor: str = "middle", turn: float = 0) -> str:
+    """A <text> element; turn: degrees clockwise around its anchor."""
+    turned = f' transform="rotate({turn:g} {x:.1f} {y:.1f})"' if turn else ""
+    return f'<text class="{css}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"{turned}>{esc(content)}</text>'
+
+
 def wrap(parts: Sequence[str], width: float, height: float, title: str, css: str = "chart") -> Markup:
     """An <svg> element around `parts`; `title` is what a screen reader says."""
-    head = f'<svg class="{css}" viewBox="0 0 {width:g} {height:g}" width="{width:g}" height="{height:g}" role="img" aria-label="{esc(title)}">'
-    return Markup(head + "".join(parts) + "</svg>")
+    size = f'viewBox="0 0 {width:g} {height:g}" width="{width:g}" height="{height:g}"'
+    return Markup(f'<svg class="{css}" {size} role="img" aria-label="{esc(title)}">{"".join(parts)}</svg>')
 
 
 def ticks(lo: float, hi: float, count: int = 5, whole: bool = False) -> tuple[list[float], Callable[[float], str]]:
@@ -98,7 +98,7 @@ def ticks(lo: float, hi: float, count: int = 5, whole: bool = False) -> tuple[li
     digits = max(0, -math.floor(math.log10(step) + 1e-9))
     if digits > 4 or max(abs(lo), abs(hi)) >= 1e6:
         return values, lambda value: f"{value:.3g}"
-    return values, lambda value: f"{value:,.{digits}f}".replace("-0", "-0" if round(value, digits) else "0")
+    return values, lambda value: f"{round(value, digits) + 0.0:,.{digits}f}"  # + 0.0: no "-0"
 
 
 def padded(values: Sequence[float], share: float = 0.06) -> Point:
@@ -108,14 +108,17 @@ def padded(values: Sequence[float], share: float = 0.06) -> Point:
     return lo - pad, hi + pad
 
 
-def line_chart(series: Sequence[Series], x_label: str, y_label: str, title: str, y_range: Point | None = None) -> Markup:
+def line_chart(
+    series: Sequence[Series], x_label: str, y_label: str, title: str, y_range: Point | None = None
+) -> Markup:
     """Lines over training steps. Series without points are left out; without any point the chart says so."""
     drawn = [s for s in series if s.points]
     if not drawn:
         return empty_chart(title)
     xs = [x for s in drawn for x, _ in s.points]
     ys = [y for s in drawn for _, y in s.points]
-    frame = Frame((min(xs), max(xs)) if max(xs) > min(xs) else padded(xs), y_range or padded(ys))
+    start = 0 if 0 <= min(xs) <= 0.1 * max(xs) else min(xs)
+    frame = Frame((start, max(xs)) if max(xs) > start else padded(xs), y_range or padded(ys))
     frame.axes(x_label, y_label, whole_x=True)
     for s in drawn:
         frame.parts.append(_path(frame, s))
@@ -132,7 +135,9 @@ def _path(frame: Frame, s: Series) -> str:
         return f'<path class="{s.style} {s.css}" d="{"".join(f"M{x:.1f} {y:.1f}h0" for x, y in at)}"/>'
     line = "L".join(f"{x:.1f} {y:.1f}" for x, y in at)
     dots = "".join(f"M{x:.1f} {y:.1f}h0" for x, y in at) if len(at) <= 24 and s.style == "line" else ""
-    return f'<path class="{s.style} {s.css}" d="M{line}"/>' + (f'<path class="marks {s.css}" d="{dots}"/>' if dots else "")
+    return f'<path class="{s.style} {s.css}" d="M{line}"/>' + (
+        f'<path class="marks {s.css}" d="{dots}"/>' if dots else ""
+    )
 
 
 def _hover(frame: Frame, s: Series, x_label: str) -> list[str]:
@@ -144,7 +149,9 @@ def _hover(frame: Frame, s: Series, x_label: str) -> list[str]:
     ]
 
 
-def scatter(points: Sequence[Point], x_label: str, y_label: str, title: str, css: str, diagonal: bool = False) -> Markup:
+def scatter(
+    points: Sequence[Point], x_label: str, y_label: str, title: str, css: str, diagonal: bool = False
+) -> Markup:
     """Points; `diagonal` draws y = x over a common range, for predictions against labels."""
     if not points:
         return empty_chart(title)
@@ -162,7 +169,15 @@ def scatter(points: Sequence[Point], x_label: str, y_label: str, title: str, css
     return frame.svg(title)
 
 
-def steps_chart(labels: Sequence[str], values: Sequence[float | None], parents: Sequence[int | None], best: set[int], show: Callable[[float], str], title: str, css: str) -> Markup:  # fmt: skip
+def steps_chart(
+    labels: Sequence[str],
+    values: Sequence[float | None],
+    parents: Sequence[int | None],
+    best: set[int],
+    show: Callable[[float], str],
+    title: str,
+    css: str,
+) -> Markup:
     """One value a policy, joined to its parent's value; a missing value leaves its place empty.
 
     parents: index of the parent in the same lists, or None. best: indices to print in bold.
@@ -176,22 +191,31 @@ def steps_chart(labels: Sequence[str], values: Sequence[float | None], parents: 
     # The frame keeps BOTTOM free; tilted names need more, which the extra height above gives.
     bottom = frame.height - BOTTOM - (26 if tilted else 0)
     lo, hi = frame.y_range
-    at = [(left + scale * (i + 0.5), None if v is None else bottom - (v - lo) / (hi - lo) * (bottom - TOP)) for i, v in enumerate(values)]
+    at = [
+        (left + scale * (i + 0.5), None if v is None else bottom - (v - lo) / (hi - lo) * (bottom - TOP))
+        for i, v in enumerate(values)
+    ]
     for (x, y), parent in zip(at, parents):
         if y is not None and parent is not None and at[parent][1] is not None:
-            frame.parts.append(f'<path class="line {css}" d="M{at[parent][0]:.1f} {at[parent][1]:.1f}L{x:.1f} {y:.1f}"/>')
+            frame.parts.append(
+                f'<path class="line {css}" d="M{at[parent][0]:.1f} {at[parent][1]:.1f}L{x:.1f} {y:.1f}"/>'
+            )
     frame.parts.append(f'<path class="axis" d="M{left} {bottom}H{frame.width - RIGHT}"/>')
     for i, ((x, y), label) in enumerate(zip(at, labels)):
-        where = f'transform="rotate(-32 {x:.1f} {bottom + 14})" text-anchor="end"' if tilted else 'text-anchor="middle"'
-        frame.parts.append(f'<text class="tick" x="{x:.1f}" y="{bottom + 15}" {where}>{esc(label)}</text>')
+        anchor, turn = ("end", -32) if tilted else ("middle", 0)
+        frame.parts.append(text("tick", x, bottom + 15, label, anchor, turn))
         if y is not None:
             frame.parts.append(f'<path class="bigdot {css}" d="M{x:.1f} {y:.1f}h0"/>')
-            bold = " best" if i in best else ""
-            frame.parts.append(f'<text class="value{bold}" x="{x:.1f}" y="{y - 10:.1f}" text-anchor="middle">{esc(show(values[i]))}</text>')
+            frame.parts.append(text("value best" if i in best else "value", x, y - 10, show(values[i])))
     return frame.svg(title)
 
 
 def empty_chart(title: str) -> Markup:
     """The place of a chart whose data is not there."""
-    text = f'<text class="axis-label" x="{WIDTH / 2}" y="{HEIGHT / 2}" text-anchor="middle">not recorded</text>'
-    return wrap([text], WIDTH, HEIGHT, f"{title}: not recorded", "chart empty")
+    return wrap(
+        [text("axis-label", WIDTH / 2, HEIGHT / 2, "not recorded")],
+        WIDTH,
+        HEIGHT,
+        f"{title}: not recorded",
+        "chart empty",
+    )

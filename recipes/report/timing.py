@@ -9,7 +9,7 @@ from markupsafe import Markup
 from recipes.report.lineage import FAMILY, anchor, flat
 from recipes.report.load import Run, Stage
 from recipes.report.numbers import duration, number
-from recipes.report.svg import esc, ticks, wrap
+from recipes.report.svg import esc, text, ticks, wrap
 
 ROW, LABEL, WIDTH = 20, 150, 1000
 
@@ -34,12 +34,21 @@ def wall(run: Run) -> dict:
         elapsed = None if start is None else end - start
         note = "from the first stage's start to the last one's end"
     first = min((t for stage in run.stages.values() if (t := _first_step(stage)) is not None), default=None)
-    return {"start": start, "elapsed": elapsed, "note": note, "work": sum(s.wall or 0 for s in run.stages.values()),
-            "first_step": None if first is None or start is None or first < start else first - start}  # fmt: skip
+    return {
+        "start": start,
+        "elapsed": elapsed,
+        "note": note,
+        "work": sum(s.wall or 0 for s in run.stages.values()),
+        "first_step": None if first is None or start is None or first < start else first - start,
+    }
 
 
 def date(seconds: float | None) -> str:
-    return "not recorded" if seconds is None else datetime.fromtimestamp(seconds, timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
+    return (
+        "not recorded"
+        if seconds is None
+        else datetime.fromtimestamp(seconds, timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
+    )
 
 
 def _last_attempt(stage: Stage) -> list[dict]:
@@ -63,13 +72,20 @@ def stage_rows(run: Run) -> list[dict]:
         in_steps = sum(known) if known else None
         first = _first_step(stage)
         begin = stage.span[0] if stage.span else None
-        rows.append({
-            "name": stage.name, "anchor": anchor(stage.name), "kind": stage.kind, "status": stage.status, "wall": duration(stage.wall),
-            "bar": (stage.wall or 0) / longest if longest else 0, "steps": len(steps) or None,
-            "in_steps": None if in_steps is None else duration(in_steps),
-            "share": in_steps / stage.wall if in_steps is not None and stage.wall else None,
-            "first_step": None if first is None or begin is None or first < begin else duration(first - begin),
-        })  # fmt: skip
+        rows.append(
+            {
+                "name": stage.name,
+                "anchor": anchor(stage.name),
+                "kind": stage.kind,
+                "status": stage.status,
+                "wall": duration(stage.wall),
+                "bar": (stage.wall or 0) / longest if longest else 0,
+                "steps": len(steps) or None,
+                "in_steps": None if in_steps is None else duration(in_steps),
+                "share": in_steps / stage.wall if in_steps is not None and stage.wall else None,
+                "first_step": None if first is None or begin is None or first < begin else duration(first - begin),
+            }
+        )
     return rows
 
 
@@ -81,33 +97,36 @@ def gantt(run: Run) -> Markup | None:
     start, end = min(s for _, s, _ in found), max(e for _, _, e in found)
     span, height = (end - start) or 1.0, len(found) * ROW + 26
     unit, name = (1, "s") if span < 300 else (60, "min") if span < 3 * 3600 else (3600, "h")
-    parts = []
+    scale, parts = (WIDTH - LABEL - 60) / span, []
     values, show = ticks(0, span / unit, 8)
     for value in values:
-        x = LABEL + value * unit / span * (WIDTH - LABEL - 60)
-        parts.append(f'<path class="grid" d="M{x:.1f} 0V{height - 22}"/><text class="tick" x="{x:.1f}" y="{height - 8}" text-anchor="middle">{show(value)} {name}</text>')
+        x = LABEL + value * unit * scale
+        parts.append(f'<path class="grid" d="M{x:.1f} 0V{height - 22}"/>')
+        parts.append(text("tick", x, height - 8, f"{show(value)} {name}"))
     for i, (stage, begin, finish) in enumerate(found):
-        x = LABEL + (begin - start) / span * (WIDTH - LABEL - 60)
-        width = max(2.0, (finish - begin) / span * (WIDTH - LABEL - 60))
-        y = i * ROW
-        parts.append(
-            f'<text class="tick name" x="{LABEL - 8}" y="{y + 14}" text-anchor="end">{esc(stage.name)}</text>'
-            f'<rect class="bar {FAMILY.get(stage.kind, "make")}" x="{x:.1f}" y="{y + 4}" width="{width:.1f}" height="{ROW - 7}" rx="3">'
-            f"<title>{esc(stage.name)}: {duration(finish - begin)}, from {duration(begin - start)}</title></rect>"
-            f'<text class="tick" x="{x + width + 5:.1f}" y="{y + 14}">{duration(finish - begin)}</text>'
-        )
+        x, y, width = LABEL + (begin - start) * scale, i * ROW, max(2.0, (finish - begin) * scale)
+        place = f'x="{x:.1f}" y="{y + 4}" width="{width:.1f}" height="{ROW - 7}" rx="3"'
+        title = f"{stage.name}: {duration(finish - begin)}, from {duration(begin - start)}"
+        parts.append(text("tick name", LABEL - 8, y + 14, stage.name, "end"))
+        parts.append(f'<rect class="bar {FAMILY.get(stage.kind, "make")}" {place}><title>{esc(title)}</title></rect>')
+        parts.append(text("tick", x + width + 5, y + 14, duration(finish - begin), "start"))
     return wrap(parts, WIDTH, height, "Stages over time", "gantt")
 
 
 def versions(run: Run) -> list[dict]:
     """Package versions over the pipeline and all manifests; a package with several versions lists who had which."""
     seen: dict[str, dict[str, list[str]]] = {}
-    sources = {"pipeline.yaml": run.pipeline.get("versions"), **{s.name: (s.manifest or {}).get("versions") for s in run.stages.values()}}
+    sources = {
+        "pipeline.yaml": run.pipeline.get("versions"),
+        **{s.name: (s.manifest or {}).get("versions") for s in run.stages.values()},
+    }
     for where, found in sources.items():
         for package, version in (found if isinstance(found, dict) else {}).items():
             seen.setdefault(str(package), {}).setdefault(str(version), []).append(where)
-    return [{"package": package, "versions": [{"version": v, "where": w} for v, w in by.items()], "mixed": len(by) > 1}
-            for package, by in sorted(seen.items(), key=lambda item: item[0].lower())]  # fmt: skip
+    return [
+        {"package": package, "versions": [{"version": v, "where": w} for v, w in by.items()], "mixed": len(by) > 1}
+        for package, by in sorted(seen.items(), key=lambda item: item[0].lower())
+    ]
 
 
 def machine(run: Run) -> list[tuple[str, str]]:
@@ -116,7 +135,11 @@ def machine(run: Run) -> list[tuple[str, str]]:
     commits = sorted({str(c) for s in run.stages.values() if (c := (s.manifest or {}).get("commit"))})
     if commits:
         about["commit of the code"] = commits
-    timing = {k: v for k, v in run.timing.items() if k not in ("stages", "pid", "started", "ended", "engine_ready", "total_seconds")}
+    timing = {
+        k: v
+        for k, v in run.timing.items()
+        if k not in ("stages", "pid", "started", "ended", "engine_ready", "total_seconds")
+    }
     began, ready = number(run.timing.get("started")), number(run.timing.get("engine_ready"))
     if began is not None:
         timing["last start of the runner"] = date(began)

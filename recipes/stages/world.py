@@ -11,8 +11,9 @@ def main(cfg: dict, stage_dir: Path) -> dict:
     from data_prep.world.build import World, build
 
     faults = {key: Faults(**cfg[key]) for key in ("corpus_faults", "teacher_faults", "human_faults")}
-    world = World(seed=cfg["seed"], **cfg["tasks"], **faults, annotators=cfg["annotators"],
-                  annotator_noise=cfg["annotator_noise"])
+    world = World(
+        seed=cfg["seed"], **cfg["tasks"], **faults, annotators=cfg["annotators"], annotator_noise=cfg["annotator_noise"]
+    )
     facts = build(world, cfg["sizes"], Path(stage_dir) / "outputs")
     rows = facts["rows"]
     pairs = cfg["sizes"]["prompts"] * cfg["sizes"]["rounds"]  # at most one pair a prompt
@@ -20,7 +21,8 @@ def main(cfg: dict, stage_dir: Path) -> dict:
     facts["human_share"] = round(rows["human"] / alignment, 4)
     facts["human_share_note"] = (
         f"{rows['human']} simulated ratings of {alignment} alignment rows (SFT, pairs, ratings). The recipe has about 2 % "
-        "human data; a reward model of this size needs a few thousand ratings, so the tiny world holds more.")
+        "human data; a reward model of this size needs a few thousand ratings, so the tiny world holds more."
+    )
     return facts
 
 
