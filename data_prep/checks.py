@@ -16,7 +16,10 @@ TEXT_EXTRA_TOKENS = 2
 
 @dataclass(frozen=True)
 class Rules:
-    """The strictness of one stage. rewards: "require" (RPO) | "optional" (DPO uses none); max_length: tokens, 0 = any."""
+    """The strictness of one stage.
+
+    rewards: "require" (RPO) | "optional" (DPO uses none); max_length: tokens of a rendered row, 0 = any.
+    """
 
     rewards: str = "optional"
     max_length: int = 0
@@ -51,7 +54,9 @@ def _check_rewards(record: Pair, rules: Rules) -> None:
         if not math.isfinite(value):
             raise BadRow("D9", key, f"is {value}")
     if rules.rewards == "require" and record.chosen_reward < record.rejected_reward:
-        raise BadRow("D10", "chosen_reward", f"is {record.chosen_reward:g}, below rejected_reward {record.rejected_reward:g}")
+        raise BadRow(
+            "D10", "chosen_reward", f"is {record.chosen_reward:g}, below rejected_reward {record.rejected_reward:g}"
+        )
 
 
 def check_rating(record: Rating, template: Template, tokenizer: Tokenizer | None, rules: Rules) -> int:
@@ -63,7 +68,7 @@ def check_rating(record: Rating, template: Template, tokenizer: Tokenizer | None
             raise BadRow("D11", f"label[{i}]", f"is {value}")
     if all(value == UNKNOWN for value in record.label):
         raise BadRow("D11", "label", "has no known attribute")
-    return 0 if tokenizer is None else tokenizer.check_prefix(prompt, text[len(prompt):], "response")
+    return 0 if tokenizer is None else tokenizer.check_prefix(prompt, text[len(prompt) :], "response")
 
 
 def check_text(record: Text, template: Template | None, tokenizer: Tokenizer | None, rules: Rules) -> int:

@@ -20,7 +20,9 @@ from recipes.errors import Problem, UserInputError
 BOM = b"\xef\xbb\xbf"
 
 
-def refuse(path: Path | str, line: int | None, message: str, rule: str = "D1", fix: str | None = None) -> UserInputError:
+def refuse(
+    path: Path | str, line: int | None, message: str, rule: str = "D1", fix: str | None = None
+) -> UserInputError:
     """The error for one bad line of a file (line None: the file as a whole)."""
     where = f"{path}:{line}" if line else str(path)
     return UserInputError(Problem(rule, where, message, fix or RULES[rule].fix))
@@ -82,8 +84,12 @@ def _read_array(path: Path, raw: bytes) -> Iterator[tuple[int, dict]]:
     except UnicodeDecodeError as error:
         raise refuse(path, raw[: error.start].count(b"\n") + 1, "is not UTF-8") from None
     except json.JSONDecodeError as error:
-        raise refuse(path, error.lineno, f"is not JSON: {error.msg} at column {error.colno}",
-                     fix="name a file with one row a line *.jsonl; a *.json file must be one array") from None
+        raise refuse(
+            path,
+            error.lineno,
+            f"is not JSON: {error.msg} at column {error.colno}",
+            fix="name a file with one row a line *.jsonl; a *.json file must be one array",
+        ) from None
     except ValueError as error:
         raise refuse(path, None, str(error)) from None
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):

@@ -1,6 +1,7 @@
 """Preference pairs from scored responses: at most one pair a prompt, the best response against a worse one.
 
-    {"id", "prompt": messages, "chosen", "rejected", "chosen_reward", "rejected_reward", "reward_model", "source", "human"}
+    {"id", "prompt": messages, "chosen", "rejected", "chosen_reward", "rejected_reward", "reward_model", "source",
+     "human"}
 
 Every prompt ends in one bucket: kept, or the first reason why it gives no pair.
 """
@@ -43,7 +44,9 @@ class Selection:
         if self.rejected not in ("worst", "random"):
             raise _option("rejected", self.rejected, "worst or random")
         if self.min_margin < 0 or self.validation_rows < 0:
-            raise _option("min_margin, validation_rows", (self.min_margin, self.validation_rows), "numbers of at least 0")
+            raise _option(
+                "min_margin, validation_rows", (self.min_margin, self.validation_rows), "numbers of at least 0"
+            )
 
 
 def _option(key: str, value: object, wanted: str) -> UserInputError:
@@ -68,7 +71,13 @@ def build(scored: Path, selection: Selection, template: Template) -> Built:
             raise refuse(scored, line, f"{bad.field} {bad.message}", bad.rule, bad.fix) from None
         key = content_id(row["messages"])
         if key in seen:
-            raise refuse(scored, line, f"has the prompt of line {seen[key]}", "D2", "give every prompt once, with all its responses")
+            raise refuse(
+                scored,
+                line,
+                f"has the prompt of line {seen[key]}",
+                "D2",
+                "give every prompt once, with all its responses",
+            )
         seen[key] = line
         bucket, pair = _pair(row, key, selection, template)
         counts[bucket] += 1
@@ -85,15 +94,21 @@ def _check(row: dict, selection: Selection, template: Template) -> None:
         if not isinstance(response, dict) or not isinstance(response.get("text"), str) or "finished" not in response:
             raise BadRow("D2", f"responses[{i}]", "is not an object with text and finished")
         reward = response.get("reward")
-        if selection.by == "reward" and (isinstance(reward, bool) or not isinstance(reward, (int, float)) or not math.isfinite(reward)):
-            raise BadRow("D9", f"responses[{i}].reward", f"is {reward!r}", "score the responses first (stage kind score)")
+        if selection.by == "reward" and (
+            isinstance(reward, bool) or not isinstance(reward, (int, float)) or not math.isfinite(reward)
+        ):
+            raise BadRow(
+                "D9", f"responses[{i}].reward", f"is {reward!r}", "score the responses first (stage kind score)"
+            )
     if selection.by == "truth" and not row.get("task"):
         raise BadRow("D2", "task", "is missing", "use pairs.by=reward, or prompts with a verifiable task")
 
 
 def _pair(row: dict, key: str, selection: Selection, template: Template) -> tuple[str, dict | None]:
     """(bucket, pair or None) of one prompt."""
-    usable = [r for r in row["responses"] if r["text"].strip() and not any(t in r["text"] for t in template.control_tokens)]
+    usable = [
+        r for r in row["responses"] if r["text"].strip() and not any(t in r["text"] for t in template.control_tokens)
+    ]
     if len(usable) < 2:
         return "too_few_responses", None
     values = [_value(row, r, selection) for r in usable]
@@ -101,19 +116,30 @@ def _pair(row: dict, key: str, selection: Selection, template: Template) -> tupl
     chosen = next((i for i in order if usable[i]["finished"] and values[i][0]), None)
     if chosen is None:
         return ("none_right" if selection.by == "truth" else "unfinished"), None
-    below = [i for i in order if usable[i]["text"] != usable[chosen]["text"] and values[i][1] < values[chosen][1]
-             and not (selection.by == "truth" and values[i][0])]
+    below = [
+        i
+        for i in order
+        if usable[i]["text"] != usable[chosen]["text"]
+        and values[i][1] < values[chosen][1]
+        and not (selection.by == "truth" and values[i][0])
+    ]
     if not below:
         return ("none_wrong" if selection.by == "truth" else "all_equal"), None
     far = [i for i in below if values[chosen][1] - values[i][1] >= selection.min_margin]
     if not far:
         return "small_margin", None
     rejected = far[-1] if selection.rejected == "worst" else random.Random(f"{selection.seed}:{key}").choice(far)
-    return "kept", {"id": row.get("id", key), "prompt": row["messages"],
-                    "chosen": usable[chosen]["text"], "rejected": usable[rejected]["text"],
-                    "chosen_reward": values[chosen][1], "rejected_reward": values[rejected][1],
-                    "reward_model": row.get("reward_model") if selection.by == "reward" else None,
-                    "source": row.get("source", "generated"), "human": bool(row.get("human", False))}
+    return "kept", {
+        "id": row.get("id", key),
+        "prompt": row["messages"],
+        "chosen": usable[chosen]["text"],
+        "rejected": usable[rejected]["text"],
+        "chosen_reward": values[chosen][1],
+        "rejected_reward": values[rejected][1],
+        "reward_model": row.get("reward_model") if selection.by == "reward" else None,
+        "source": row.get("source", "generated"),
+        "human": bool(row.get("human", False)),
+    }
 
 
 def _value(row: dict, response: dict, selection: Selection) -> tuple[bool, float]:
@@ -127,8 +153,13 @@ def _value(row: dict, response: dict, selection: Selection) -> tuple[bool, float
 def _split(scored: Path, pairs: list[dict], counts: Counter, selection: Selection) -> Built:
     needed = selection.validation_rows + 1
     if len(pairs) < needed:
-        raise refuse(scored, None, f"gives {len(pairs)} pairs, {needed} are needed; buckets: {dict(counts)}", "D14",
-                     "lower pairs.min_margin or pairs.validation_rows, or generate more responses a prompt")
+        raise refuse(
+            scored,
+            None,
+            f"gives {len(pairs)} pairs, {needed} are needed; buckets: {dict(counts)}",
+            "D14",
+            "lower pairs.min_margin or pairs.validation_rows, or generate more responses a prompt",
+        )
     # A hash of the prompt decides, so that one prompt more or less does not reshuffle the others.
     order = sorted(pairs, key=lambda pair: content_id(selection.seed, pair["prompt"]))
     held_out = {id(pair) for pair in order[: selection.validation_rows]}
@@ -140,9 +171,16 @@ def _split(scored: Path, pairs: list[dict], counts: Counter, selection: Selectio
 def _facts(pairs: list[dict], train: list[dict], validation: list[dict], counts: Counter) -> dict:
     gaps = sorted(pair["chosen_reward"] - pair["rejected_reward"] for pair in pairs)
     mean = sum(gaps) / len(gaps)
-    return {"prompts": sum(counts.values()), "counts": dict(sorted(counts.items())), "train": len(train),
-            "validation": len(validation), "gap_mean": round(mean, 6), "gap_median": round(gaps[len(gaps) // 2], 6),
-            "gap_min": round(gaps[0], 6), "gap_max": round(gaps[-1], 6),
-            "chosen_reward_mean": round(sum(p["chosen_reward"] for p in pairs) / len(pairs), 6),
-            "rejected_reward_mean": round(sum(p["rejected_reward"] for p in pairs) / len(pairs), 6),
-            "suggested_gt_reward_scale": round(MEAN_TARGET / mean, 4)}
+    return {
+        "prompts": sum(counts.values()),
+        "counts": dict(sorted(counts.items())),
+        "train": len(train),
+        "validation": len(validation),
+        "gap_mean": round(mean, 6),
+        "gap_median": round(gaps[len(gaps) // 2], 6),
+        "gap_min": round(gaps[0], 6),
+        "gap_max": round(gaps[-1], 6),
+        "chosen_reward_mean": round(sum(p["chosen_reward"] for p in pairs) / len(pairs), 6),
+        "rejected_reward_mean": round(sum(p["rejected_reward"] for p in pairs) / len(pairs), 6),
+        "suggested_gt_reward_scale": round(MEAN_TARGET / mean, 4),
+    }

@@ -29,7 +29,8 @@ SHOWN_PROBLEMS = 10  # of a bad file, the first ones are printed and the rest co
 
 @dataclass(frozen=True)
 class Prepared:
-    """path: the trainer's file; meta_path: one row per kept row, same order; counts: bucket -> rows, sums to rows read."""
+    """path: the trainer's file; meta_path: one row per kept row, in the same order;
+    counts: bucket -> rows, which sum to the rows read; max_tokens: of the longest kept row, 0 if not counted."""
 
     path: Path
     rows: int
@@ -57,9 +58,21 @@ class _Pass:
     rewarded: int = 0
 
 
-def prepare(kind: str, source: Path, out_dir: Path, name: str, template: Template | None, tokenizer: Path | None,
-            max_length: int, *, over_length: str = "refuse", bad_rows: str = "refuse", rewards: str = "optional",
-            embedded_turns: str = "refuse", limit: int | None = None) -> Prepared:
+def prepare(
+    kind: str,
+    source: Path,
+    out_dir: Path,
+    name: str,
+    template: Template | None,
+    tokenizer: Path | None,
+    max_length: int,
+    *,
+    over_length: str = "refuse",
+    bad_rows: str = "refuse",
+    rewards: str = "optional",
+    embedded_turns: str = "refuse",
+    limit: int | None = None,
+) -> Prepared:
     """Check and convert `source` (.jsonl or .json, .gz or not) into <out_dir>/<name>.<sha12>.jsonl.
 
     kind:        "sft" | "preference" | "reward" | "text"
@@ -77,7 +90,9 @@ def prepare(kind: str, source: Path, out_dir: Path, name: str, template: Templat
     encoder = Tokenizer(tokenizer) if tokenizer else None
     if encoder and template and kind != "text":
         encoder.check_template(template)
-    drop = {rule for rule in RULES if bad_rows == "drop" and rule != "D6"} | ({"D6"} if over_length == "drop" else set())
+    drop = {rule for rule in RULES if bad_rows == "drop" and rule != "D6"} | (
+        {"D6"} if over_length == "drop" else set()
+    )
     context, rules, seen = Context(template, embedded_turns), Rules(rewards, max_length), _Pass()
     with AtomicFile(out_dir) as out, AtomicFile(out_dir) as meta:
         for line, row in read_rows(source):
@@ -100,9 +115,13 @@ def prepare(kind: str, source: Path, out_dir: Path, name: str, template: Templat
 
 def _check_options(kind, template, over_length, bad_rows, rewards, embedded_turns, max_length, tokenizer) -> None:
     """Programming errors of a stage, not of the user: ValueError."""
-    allowed = {"kind": (kind, KINDS), "over_length": (over_length, ("refuse", "drop")),
-               "bad_rows": (bad_rows, ("refuse", "drop")), "rewards": (rewards, ("require", "optional")),
-               "embedded_turns": (embedded_turns, ("refuse", "split"))}
+    allowed = {
+        "kind": (kind, KINDS),
+        "over_length": (over_length, ("refuse", "drop")),
+        "bad_rows": (bad_rows, ("refuse", "drop")),
+        "rewards": (rewards, ("require", "optional")),
+        "embedded_turns": (embedded_turns, ("refuse", "split")),
+    }
     for option, (value, values) in allowed.items():
         if value not in values:
             raise ValueError(f"{option} is {value!r}, not one of {', '.join(values)}")
@@ -135,18 +154,32 @@ def _keep(seen: _Pass, record, tokens: int) -> None:
 def _check_file(seen: _Pass, source: Path, rewards: str) -> None:
     """Rules about the file as a whole. Raises UserInputError with everything that was found."""
     if seen.refused > len(seen.problems):
-        seen.problems.append(Problem("", str(source), f"{seen.refused - len(seen.problems)} more rows are refused",
-                                     "fix the rows above first, or drop bad rows (over_length=drop, bad_rows=drop)"))
+        seen.problems.append(
+            Problem(
+                "",
+                str(source),
+                f"{seen.refused - len(seen.problems)} more rows are refused",
+                "fix the rows above first, or drop bad rows (over_length=drop, bad_rows=drop)",
+            )
+        )
     if seen.problems:
         raise UserInputError(seen.problems)
     if not seen.counts["kept"]:
         raise refuse(source, None, f"has no usable row; ledger: {dict(seen.counts) or 'the file is empty'}", "D14")
     if 0 < seen.rewarded < seen.counts["kept"]:
-        raise refuse(source, None, f"{seen.rewarded} of {seen.counts['kept']} rows have rewards: the trainer would fill in "
-                                   "1.0 and 0.0 for the others", "D9", "give rewards in all rows or in none")
+        raise refuse(
+            source,
+            None,
+            f"{seen.rewarded} of {seen.counts['kept']} rows have rewards: the trainer would fill in "
+            "1.0 and 0.0 for the others",
+            "D9",
+            "give rewards in all rows or in none",
+        )
     if rewards == "require" and seen.counts["kept"] > 1 and len(seen.rewards) == 1:
         pair = next(iter(seen.rewards))
-        raise refuse(source, None, f"all {seen.counts['kept']} rows have the rewards {pair[0]:g} and {pair[1]:g}", "D13")
+        raise refuse(
+            source, None, f"all {seen.counts['kept']} rows have the rewards {pair[0]:g} and {pair[1]:g}", "D13"
+        )
 
 
 def _commit(kind, source, name, template, encoder, rules, seen, out, meta) -> Prepared:
@@ -154,16 +187,37 @@ def _commit(kind, source, name, template, encoder, rules, seen, out, meta) -> Pr
     counts = dict(sorted(seen.counts.items()))
     stem = f"{name}.{sha256[:12]}"
     meta_path = meta.commit(f"{stem}.meta.jsonl")
-    ledger = {"kind": kind, "source": Path(source).name, "source_sha256": file_sha256(source), "schema": schema,
-              "rows_read": sum(counts.values()), "counts": counts, "human_rows": seen.human,
-              "max_tokens": seen.max_tokens, "max_length": rules.max_length, "lengths_checked": encoder is not None,
-              "rewards": rules.rewards, "template": template.name if template else None,
-              "template_sha256": template.sha256 if template else None,
-              "tokenizer_sha256": file_sha256(encoder.path) if encoder else None, "sha256": sha256}
+    ledger = {
+        "kind": kind,
+        "source": Path(source).name,
+        "source_sha256": file_sha256(source),
+        "schema": schema,
+        "rows_read": sum(counts.values()),
+        "counts": counts,
+        "human_rows": seen.human,
+        "max_tokens": seen.max_tokens,
+        "max_length": rules.max_length,
+        "lengths_checked": encoder is not None,
+        "rewards": rules.rewards,
+        "template": template.name if template else None,
+        "template_sha256": template.sha256 if template else None,
+        "tokenizer_sha256": file_sha256(encoder.path) if encoder else None,
+        "sha256": sha256,
+    }
     ledger_path = _write_json(out.directory / f"{stem}.ledger.json", ledger)
     path = out.commit(f"{stem}.jsonl")  # last: a data file always has its side files
-    return Prepared(path, out.rows, sha256, counts, ledger["template_sha256"], meta_path, ledger_path, schema,
-                    seen.human, seen.max_tokens)
+    return Prepared(
+        path,
+        out.rows,
+        sha256,
+        counts,
+        ledger["template_sha256"],
+        meta_path,
+        ledger_path,
+        schema,
+        seen.human,
+        seen.max_tokens,
+    )
 
 
 def _write_json(path: Path, content: dict) -> Path:

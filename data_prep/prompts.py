@@ -14,8 +14,8 @@ from data_prep.template import Template
 def read_prompts(path: Path | str, template: Template | None = None) -> list[dict]:
     """All prompt rows, checked, with id, source and human filled in. `template` decides what a control token is.
 
-    Raises UserInputError naming file:line when a row has no messages, breaks a rule of turns (D2-D5), repeats an id or a
-    prompt of the file (D2), or when the file has no row (D14).
+    Raises UserInputError naming file:line when a row has no messages, breaks a rule of turns (D2-D5), repeats an id or
+    a prompt of the file (D2), or when the file has no row (D14).
     """
     template = template or Template.load()
     rows: list[dict] = []
@@ -28,7 +28,9 @@ def read_prompts(path: Path | str, template: Template | None = None) -> list[dic
             raise refuse(path, line, f"{bad.field} {bad.message}", bad.rule, bad.fix) from None
         for seen, key, what in ((ids, rows[-1]["id"], "id"), (prompts, content_id(rows[-1]["messages"]), "prompt")):
             if key in seen:
-                raise refuse(path, line, f"has the {what} of line {seen[key]}", "D2", f"make every {what} of the file different")
+                raise refuse(
+                    path, line, f"has the {what} of line {seen[key]}", "D2", f"make every {what} of the file different"
+                )
             seen[key] = line
     if not rows:
         raise refuse(path, None, "has no prompt", "D14", "give at least one prompt")
@@ -38,20 +40,31 @@ def read_prompts(path: Path | str, template: Template | None = None) -> list[dic
 def _prompt(row: dict, template: Template) -> dict:
     messages = row.get("messages")
     if not isinstance(messages, list):
-        raise BadRow("D2", "messages", "is missing" if messages is None else f"is {type(messages).__name__}, not a list")
+        raise BadRow(
+            "D2", "messages", "is missing" if messages is None else f"is {type(messages).__name__}, not a list"
+        )
     messages = [plain_message(message, f"messages[{i}]") for i, message in enumerate(messages)]
     template.check(messages, last="user")
     task = row.get("task")
     if task is not None:
         _check_task(task)
     identity = row.get("id", content_id(messages))
-    return {**row, "id": str(identity), "messages": messages, "source": str(row.get("source", "prompts")),
-            "human": bool(row.get("human", False))}
+    return {
+        **row,
+        "id": str(identity),
+        "messages": messages,
+        "source": str(row.get("source", "prompts")),
+        "human": bool(row.get("human", False)),
+    }
 
 
 def _check_task(task: object) -> None:
     from data_prep.verify import VERIFIERS
 
     if not isinstance(task, dict) or not isinstance(task.get("family"), str) or task.get("type") not in VERIFIERS:
-        raise BadRow("D2", "task", f"is not an object with a family and a type out of {', '.join(VERIFIERS)}",
-                     "leave `task` out of prompts whose answer cannot be verified")
+        raise BadRow(
+            "D2",
+            "task",
+            f"is not an object with a family and a type out of {', '.join(VERIFIERS)}",
+            "leave `task` out of prompts whose answer cannot be verified",
+        )

@@ -11,8 +11,17 @@ from dataclasses import dataclass, field
 
 # Slot order of a NeMo-Aligner regression label (SteerLM and HelpSteer); helpfulness must stay at index 4, which the
 # Bradley-Terry losses of NeMo-Aligner 0.7.0 hard-code.
-LABEL_SLOTS = ("quality", "toxicity", "humor", "creativity",
-               "helpfulness", "correctness", "coherence", "complexity", "verbosity")
+LABEL_SLOTS = (
+    "quality",
+    "toxicity",
+    "humor",
+    "creativity",
+    "helpfulness",
+    "correctness",
+    "coherence",
+    "complexity",
+    "verbosity",
+)
 HELPSTEER_SLOTS = LABEL_SLOTS[4:]
 UNKNOWN = -100.0  # NeMo-Aligner's model.loss_mask_val: this attribute is not in the loss
 

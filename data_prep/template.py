@@ -43,8 +43,13 @@ class Template:
             known = ", ".join(sorted(p.stem for p in TEMPLATE_DIR.glob("*.yaml")))
             raise FileNotFoundError(f"no chat template {path}; known: {known}")
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-        return cls(raw["name"], {key: raw["chat_prompt_tokens"][key] for key in TOKEN_KEYS},
-                   {role: raw["roles"][role] for role in ROLES}, raw["stop"], raw.get("default_system", ""))
+        return cls(
+            raw["name"],
+            {key: raw["chat_prompt_tokens"][key] for key in TOKEN_KEYS},
+            {role: raw["roles"][role] for role in ROLES},
+            raw["stop"],
+            raw.get("default_system", ""),
+        )
 
     @cached_property
     def sha256(self) -> str:
@@ -104,7 +109,9 @@ class Template:
 
     def _header(self, messages: list[dict]) -> str:
         t = self.tokens
-        return t["system_turn_start"] + self.roles["system"] + t["end_of_name"] + self._system(messages) + t["end_of_turn"]
+        return (
+            t["system_turn_start"] + self.roles["system"] + t["end_of_name"] + self._system(messages) + t["end_of_turn"]
+        )
 
     def _turn(self, message: dict) -> str:
         t = self.tokens
@@ -119,8 +126,13 @@ class Template:
         """
         names = {self.roles[role]: role for role in ("user", "assistant")}
         t = self.tokens
-        mark = (re.escape(t["end_of_turn"] + t["turn_start"]) + "(" + "|".join(map(re.escape, names)) + ")"
-                + re.escape(t["end_of_name"]))
+        mark = (
+            re.escape(t["end_of_turn"] + t["turn_start"])
+            + "("
+            + "|".join(map(re.escape, names))
+            + ")"
+            + re.escape(t["end_of_name"])
+        )
         pieces = re.split(mark, body)
         messages = [{"role": "user", "content": pieces[0]}]
         for name, content in zip(pieces[1::2], pieces[2::2]):
@@ -136,9 +148,13 @@ class Template:
         head = t["system_turn_start"] + self.roles["system"] + t["end_of_name"]
         first_user = t["end_of_turn"] + t["turn_start"] + self.roles["user"] + t["end_of_name"]
         if not rendered.startswith(head) or first_user not in rendered:
-            raise BadRow("D12", field, f"rendered text does not start like the template {self.name!r} "
-                                       f"({head!r} ... {first_user!r}) but with {rendered[:60]!r}")
-        system, body = rendered[len(head):].split(first_user, 1)
+            raise BadRow(
+                "D12",
+                field,
+                f"rendered text does not start like the template {self.name!r} "
+                f"({head!r} ... {first_user!r}) but with {rendered[:60]!r}",
+            )
+        system, body = rendered[len(head) :].split(first_user, 1)
         if body.endswith(t["end_of_turn"] + self.assistant_header):
             body = body[: -len(t["end_of_turn"] + self.assistant_header)]
         messages = self.parse_turns(body)
@@ -158,8 +174,12 @@ class Template:
         for token in self.control_tokens:
             if token in text:
                 at = text.index(token)
-                raise BadRow("D5", field, f"holds the control token {token} at character {at}: "
-                                          f"{text[max(0, at - 20):at + len(token) + 20]!r}")
+                raise BadRow(
+                    "D5",
+                    field,
+                    f"holds the control token {token} at character {at}: "
+                    f"{text[max(0, at - 20) : at + len(token) + 20]!r}",
+                )
 
     def check(self, messages: list[dict], last: str) -> None:
         """Raise BadRow (D2-D5) unless the messages are well formed and end in a turn of role `last`."""
@@ -174,13 +194,17 @@ class Template:
             if message["role"] == "system" and i == 0 and message["content"] == "":
                 continue  # an empty system turn is Nemotron's normal case
             self.check_text(message["content"], field + ".content")
-        spoken = [m["role"] for m in messages[1 if messages[0]["role"] == "system" else 0:]]
+        spoken = [m["role"] for m in messages[1 if messages[0]["role"] == "system" else 0 :]]
         wanted = ["user", "assistant"] * (len(spoken) // 2 + 1)
         if not spoken or spoken != wanted[: len(spoken)]:
             raise BadRow("D3", "messages", f"roles are {[m['role'] for m in messages]}")
         if spoken[-1] != last:
-            raise BadRow("D3", "messages", f"the last turn is {spoken[-1]}, this stage needs {last}",
-                         f"end the conversation with a turn of {last}")
+            raise BadRow(
+                "D3",
+                "messages",
+                f"the last turn is {spoken[-1]}, this stage needs {last}",
+                f"end the conversation with a turn of {last}",
+            )
 
 
 def _spoken(messages: list[dict]) -> list[dict]:

@@ -19,11 +19,13 @@ from recipes.errors import Problem, UserInputError
 MAX_LINES = 20_000
 
 
-def train_tokenizer(corpus: Path, out_model: Path, vocab_size: int, seed: int, template: Template | None = None) -> Path:
+def train_tokenizer(
+    corpus: Path, out_model: Path, vocab_size: int, seed: int, template: Template | None = None
+) -> Path:
     """Train a byte-fallback BPE on the {"text"} rows of `corpus` and write it to `out_model` (atomically).
 
-    vocab_size counts everything: 256 bytes, 4 special and 3 control pieces, the rest are words and letters. `seed` picks
-    the lines when the corpus has more than MAX_LINES. The template's speaker names are added, as they occur in every
+    vocab_size counts everything: 256 bytes, 4 special and 3 control pieces, the rest are words and letters. `seed`
+    picks the lines when the corpus has more than MAX_LINES. The template's speaker names are added, as they occur in every
     conversation and never in a corpus. Ids: 0 unknown, 1 begin, 2 end, 3 padding. Raises UserInputError (D2, D14).
     """
     import sentencepiece
@@ -35,13 +37,32 @@ def train_tokenizer(corpus: Path, out_model: Path, vocab_size: int, seed: int, t
     model = io.BytesIO()
     try:
         sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=iter(line.rstrip("\n") for line in lines), model_writer=model, model_type="bpe",
-            vocab_size=vocab_size, byte_fallback=True, user_defined_symbols=template.control_tokens,
-            remove_extra_whitespaces=False, normalization_rule_name="identity", add_dummy_prefix=False,
-            unk_id=0, bos_id=1, eos_id=2, pad_id=3, character_coverage=1.0, num_threads=1, minloglevel=2)
+            sentence_iterator=iter(line.rstrip("\n") for line in lines),
+            model_writer=model,
+            model_type="bpe",
+            vocab_size=vocab_size,
+            byte_fallback=True,
+            user_defined_symbols=template.control_tokens,
+            remove_extra_whitespaces=False,
+            normalization_rule_name="identity",
+            add_dummy_prefix=False,
+            unk_id=0,
+            bos_id=1,
+            eos_id=2,
+            pad_id=3,
+            character_coverage=1.0,
+            num_threads=1,
+            minloglevel=2,
+        )
     except RuntimeError as error:
-        raise UserInputError(Problem("", "tokenizer.vocab_size", f"SentencePiece cannot train {vocab_size} pieces on "
-                                     f"{corpus}: {error}", "choose another vocab_size, between 300 and what the message says")) from None
+        raise UserInputError(
+            Problem(
+                "",
+                "tokenizer.vocab_size",
+                f"SentencePiece cannot train {vocab_size} pieces on {corpus}: {error}",
+                "choose another vocab_size, between 300 and what the message says",
+            )
+        ) from None
     out_model = Path(out_model)
     out_model.parent.mkdir(parents=True, exist_ok=True)
     temporary = out_model.with_name(f".{out_model.name}.{os.getpid()}")

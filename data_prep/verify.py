@@ -33,10 +33,17 @@ def _tiny(task: dict, response: str) -> dict:
     concise = min(1.0, max(0.0, 1 - (reading.words - ideal - 1) / ideal))
     manner = (0.4 * reading.polite + 0.3 * reading.clean + 0.3 * concise) if reading.words else 0.0
     correct = answer_right and met
-    return {"correct": correct, "answer_right": answer_right, "constraint_met": met,
-            "closeness": 1.0 if answer_right else _closeness(reading.claims, right),
-            "polite": reading.polite, "clean": reading.clean, "concise": round(concise, 4), "manner": round(manner, 4),
-            "quality": round(CORRECT_WEIGHT * correct + MANNER_WEIGHT * manner, 4)}
+    return {
+        "correct": correct,
+        "answer_right": answer_right,
+        "constraint_met": met,
+        "closeness": 1.0 if answer_right else _closeness(reading.claims, right),
+        "polite": reading.polite,
+        "clean": reading.clean,
+        "concise": round(concise, 4),
+        "manner": round(manner, 4),
+        "quality": round(CORRECT_WEIGHT * correct + MANNER_WEIGHT * manner, 4),
+    }
 
 
 def _is_right(task: dict, right: list[str], claim: list[str]) -> bool:

@@ -28,7 +28,10 @@ class Context:
 
 @dataclass(frozen=True)
 class Schema:
-    """name; kind of stage that reads it; fields: for the error message; fits: first row -> bool; convert: row -> record."""
+    """One layout of rows.
+
+    kind: of the stage that reads it; fields: for error messages; fits: first row -> bool; convert: row -> record.
+    """
 
     name: str
     kind: str
@@ -40,11 +43,18 @@ class Schema:
 
 def schemas(kind: str) -> list[Schema]:
     """The schemas that a kind of stage reads, the most specific first."""
-    from data_prep.sources import (helpsteer2, messages, nemo_chat, nemo_dpo, nemo_rm, pairs, plain_text,
-                                   ultrafeedback)
+    from data_prep.sources import helpsteer2, messages, nemo_chat, nemo_dpo, nemo_rm, pairs, plain_text, ultrafeedback
 
-    known = [nemo_chat.SCHEMA, messages.SCHEMA, nemo_dpo.SCHEMA, ultrafeedback.SCHEMA, pairs.SCHEMA,
-             nemo_rm.SCHEMA, helpsteer2.SCHEMA, plain_text.SCHEMA]
+    known = [
+        nemo_chat.SCHEMA,
+        messages.SCHEMA,
+        nemo_dpo.SCHEMA,
+        ultrafeedback.SCHEMA,
+        pairs.SCHEMA,
+        nemo_rm.SCHEMA,
+        helpsteer2.SCHEMA,
+        plain_text.SCHEMA,
+    ]
     return [schema for schema in known if schema.kind == kind]
 
 
@@ -54,8 +64,13 @@ def detect(kind: str, row: dict, path: Path | str) -> Schema:
         if schema.fits(row):
             return schema
     known = "".join(f"\n      {s.name}: {s.fields}" for s in schemas(kind))
-    raise refuse(path, 1, f"has the keys {sorted(row)}, which is no schema known for a stage of kind {kind}; known:{known}",
-                 "D2", "convert the file to one of these schemas")
+    raise refuse(
+        path,
+        1,
+        f"has the keys {sorted(row)}, which is no schema known for a stage of kind {kind}; known:{known}",
+        "D2",
+        "convert the file to one of these schemas",
+    )
 
 
 def convert(schema: Schema, row: dict, line: int, context: Context) -> Record:
@@ -107,7 +122,7 @@ def plain_message(message: object, field: str) -> dict:
 
 
 def split_embedded(messages: list[dict], template: Template) -> list[dict]:
-    """Turn text that holds rendered turns into messages: [user "hi\\n<extra_id_1>Assistant\\n..."] -> [user, assistant, ...]."""
+    """Text that holds rendered turns -> messages: user "hi\\n<extra_id_1>Assistant\\nyo" -> user "hi", assistant "yo"."""
     out: list[dict] = []
     for message in messages:
         if message["role"] == "user" and isinstance(message["content"], str):

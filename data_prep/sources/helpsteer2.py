@@ -37,6 +37,11 @@ def _attribute(row: dict, name: str) -> float:
     return value
 
 
-SCHEMA = Schema("helpsteer2", "reward",
-                '{"prompt": str, "response": str, "helpfulness", "correctness", "coherence", "complexity", "verbosity": 0..4}',
-                lambda row: {"prompt", "response", *HELPSTEER_SLOTS} <= set(row), convert, human=True)
+SCHEMA = Schema(
+    "helpsteer2",
+    "reward",
+    '{"prompt": str, "response": str, "helpfulness", "correctness", "coherence", "complexity", "verbosity": 0..4}',
+    lambda row: {"prompt", "response", *HELPSTEER_SLOTS} <= set(row),
+    convert,
+    human=True,
+)

@@ -14,5 +14,10 @@ def convert(row: dict, context: Context) -> Conversation:
 
 
 # UltraFeedback rows also carry `messages`, beside `chosen`; as SFT data they are read by it.
-SCHEMA = Schema("messages", "sft", '{"messages": [{"role": "system"|"user"|"assistant", "content": str}]}',
-                lambda row: "messages" in row, convert)
+SCHEMA = Schema(
+    "messages",
+    "sft",
+    '{"messages": [{"role": "system"|"user"|"assistant", "content": str}]}',
+    lambda row: "messages" in row,
+    convert,
+)

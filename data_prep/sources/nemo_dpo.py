@@ -1,4 +1,4 @@
-"""NeMo-Aligner's own DPO rows: {"prompt", "chosen_response", "rejected_response"[, "chosen_reward", "rejected_reward"]}.
+"""NeMo-Aligner's own DPO rows: {"prompt", "chosen_response", "rejected_response"}, with or without two rewards.
 
 String form (everything rendered, header and stop token included) or list form (messages). Rendered text is parsed back:
 that proves it uses this pipeline's template, and the file that is written always has one form.
@@ -22,8 +22,13 @@ def convert(row: dict, context: Context) -> Pair:
     else:
         messages = as_messages(prompt, "prompt")
     side = _rendered_response if rendered else _message
-    return Pair(prompt=messages, chosen=side(row, "chosen_response", context), rejected=side(row, "rejected_response", context),
-                chosen_reward=reward(row, "chosen_reward"), rejected_reward=reward(row, "rejected_reward"))
+    return Pair(
+        prompt=messages,
+        chosen=side(row, "chosen_response", context),
+        rejected=side(row, "rejected_response", context),
+        chosen_reward=reward(row, "chosen_reward"),
+        rejected_reward=reward(row, "rejected_reward"),
+    )
 
 
 def _rendered_response(row: dict, key: str, context: Context) -> str:
@@ -41,6 +46,11 @@ def _message(row: dict, key: str, context: Context) -> str:
     return message["content"]
 
 
-SCHEMA = Schema("nemo_dpo", "preference",
-                '{"prompt": rendered str or messages, "chosen_response", "rejected_response", "chosen_reward"?, "rejected_reward"?}',
-                lambda row: {"prompt", "chosen_response", "rejected_response"} <= set(row), convert)
+SCHEMA = Schema(
+    "nemo_dpo",
+    "preference",
+    '{"prompt": rendered str or messages, "chosen_response", "rejected_response", "chosen_reward"?, '
+    '"rejected_reward"?}',
+    lambda row: {"prompt", "chosen_response", "rejected_response"} <= set(row),
+    convert,
+)

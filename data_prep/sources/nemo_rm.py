@@ -1,4 +1,4 @@
-"""NeMo-Aligner's regression reward rows: {"text": rendered conversation ending in <extra_id_2>, "label": [9 floats]}."""
+"""NeMo-Aligner's regression reward rows: {"text": conversation ending in <extra_id_2>, "label": [9 floats]}."""
 
 from __future__ import annotations
 
@@ -28,5 +28,10 @@ def label(row: dict) -> list[float]:
     return [float(value) for value in values]
 
 
-SCHEMA = Schema("nemo_rm", "reward", '{"text": rendered str ending in the label token, "label": [9 numbers]}',
-                lambda row: {"text", "label"} <= set(row), convert)
+SCHEMA = Schema(
+    "nemo_rm",
+    "reward",
+    '{"text": rendered str ending in the label token, "label": [9 numbers]}',
+    lambda row: {"text", "label"} <= set(row),
+    convert,
+)

@@ -1,4 +1,4 @@
-"""This repository's own preference pairs: {"prompt": messages | str, "chosen", "rejected", "chosen_reward"?, "rejected_reward"?}."""
+"""This repository's own pairs: {"prompt": messages | str, "chosen", "rejected", "chosen_reward"?, "rejected_reward"?}."""
 
 from __future__ import annotations
 
@@ -15,10 +15,19 @@ def convert(row: dict, context: Context) -> Pair:
     prompt = as_messages(need(row, "prompt", (str, list)), "prompt")
     if context.embedded_turns == "split":
         prompt = split_embedded(prompt, context.template)
-    return Pair(prompt=prompt, chosen=need(row, "chosen", str), rejected=need(row, "rejected", str),
-                chosen_reward=reward(row, "chosen_reward"), rejected_reward=reward(row, "rejected_reward"))
+    return Pair(
+        prompt=prompt,
+        chosen=need(row, "chosen", str),
+        rejected=need(row, "rejected", str),
+        chosen_reward=reward(row, "chosen_reward"),
+        rejected_reward=reward(row, "rejected_reward"),
+    )
 
 
-SCHEMA = Schema("pairs", "preference",
-                '{"prompt": messages or str, "chosen": str, "rejected": str, "chosen_reward"?: float, "rejected_reward"?: float}',
-                lambda row: {"prompt", "chosen", "rejected"} <= set(row), convert)
+SCHEMA = Schema(
+    "pairs",
+    "preference",
+    '{"prompt": messages or str, "chosen": str, "rejected": str, "chosen_reward"?: float, "rejected_reward"?: float}',
+    lambda row: {"prompt", "chosen", "rejected"} <= set(row),
+    convert,
+)

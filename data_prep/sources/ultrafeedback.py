@@ -24,8 +24,13 @@ def convert(row: dict, context: Context) -> Pair:
     if context.embedded_turns == "split":
         prompt = split_embedded(prompt, context.template)
     scores = _scores(row)
-    return Pair(prompt=prompt, chosen=_answer(row, "chosen", prompt), rejected=_answer(row, "rejected", prompt),
-                chosen_reward=number(scores, "score_chosen", "D9"), rejected_reward=number(scores, "score_rejected", "D9"))
+    return Pair(
+        prompt=prompt,
+        chosen=_answer(row, "chosen", prompt),
+        rejected=_answer(row, "rejected", prompt),
+        chosen_reward=number(scores, "score_chosen", "D9"),
+        rejected_reward=number(scores, "score_rejected", "D9"),
+    )
 
 
 def _answer(row: dict, key: str, prompt: list[dict]) -> str:
@@ -41,6 +46,11 @@ def _answer(row: dict, key: str, prompt: list[dict]) -> str:
     return messages[-1]["content"]
 
 
-SCHEMA = Schema("ultrafeedback", "preference",
-                '{"prompt": str or messages, "chosen": str or messages, "rejected": same, "score_chosen", "score_rejected" '
-                '(or both under "metadata")}', fits, convert)
+SCHEMA = Schema(
+    "ultrafeedback",
+    "preference",
+    '{"prompt": str or messages, "chosen": str or messages, "rejected": same, "score_chosen", "score_rejected" '
+    '(or both under "metadata")}',
+    fits,
+    convert,
+)

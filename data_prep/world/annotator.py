@@ -18,12 +18,16 @@ def rubric(task: dict, response: str) -> dict[str, float]:
     v = verify(task, response)
     length = len(response.split())
     steps = len(task["steps"]) if task["type"] == "code" else 0
-    helpful = 0.55 * v["correct"] + 0.15 * v["closeness"] + 0.2 * v["polite"] + 0.1 * (v["clean"] and v["concise"] > 0.9)
-    return {"helpfulness": 4 * helpful,
-            "correctness": 4 * (1.0 if v["correct"] else 0.4 * v["closeness"]),
-            "coherence": 4 * (0.5 * v["clean"] + 0.3 * v["polite"] + 0.2 * v["concise"]),
-            "complexity": min(4.0, 0.5 + steps),
-            "verbosity": min(4.0, max(0.0, length / 5))}
+    helpful = (
+        0.55 * v["correct"] + 0.15 * v["closeness"] + 0.2 * v["polite"] + 0.1 * (v["clean"] and v["concise"] > 0.9)
+    )
+    return {
+        "helpfulness": 4 * helpful,
+        "correctness": 4 * (1.0 if v["correct"] else 0.4 * v["closeness"]),
+        "coherence": 4 * (0.5 * v["clean"] + 0.3 * v["polite"] + 0.2 * v["concise"]),
+        "complexity": min(4.0, 0.5 + steps),
+        "verbosity": min(4.0, max(0.0, length / 5)),
+    }
 
 
 def annotate(task: dict, response: str, rng: random.Random, noise: float, annotators: int) -> dict[str, int]:

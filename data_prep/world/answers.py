@@ -123,7 +123,9 @@ def _corrupt_code(task: dict, rng: random.Random) -> list[str]:
     elif kind == 1 and len(steps[at]) == 2:
         steps[at] = code.step(rng, steps[at][0])
     else:
-        steps[at] = code.step(rng, rng.choice(list(code.STEPS if at < len(steps) - 1 else code.STEPS | code.FINAL_STEPS)))
+        steps[at] = code.step(
+            rng, rng.choice(list(code.STEPS if at < len(steps) - 1 else code.STEPS | code.FINAL_STEPS))
+        )
     return code.solve({"steps": steps})
 
 
@@ -144,9 +146,9 @@ def read(response: str) -> Reading:
     """Take a response apart; any text is allowed."""
     words = response.split()
     sure, done = words[:1] == ["sure"], [w for w in words if w != "."][-1:] == ["done"]
-    body = words[2 if words[1:2] == [","] else 1:] if sure else list(words)
+    body = words[2 if words[1:2] == [","] else 1 :] if sure else list(words)
     if done:
-        del body[len(body) - 1 - body[::-1].index("done"):]
+        del body[len(body) - 1 - body[::-1].index("done") :]
     sentences = [s.split() for s in (" ".join(body) + " ").split(" . ")]
     closed, sentences = not sentences[-1], [s for s in sentences if s]
     claims, clean, bare = [], True, []

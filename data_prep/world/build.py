@@ -1,9 +1,9 @@
 """Write the files of the tiny world. The same options and seed give the same bytes.
 
-    corpus.jsonl, corpus_validation.jsonl            {"text"}: skills stated in plain text, right but uneven in manner
-    code_sft.jsonl, general_sft.jsonl (+_validation) messages from a weak teacher
-    human.jsonl, human_validation.jsonl              HelpSteer2 rows, two responses a prompt, rated by SIMULATED annotators
-    prompts_round{0..}.jsonl, eval_prompts.jsonl     prompts with a verifiable task, all different
+corpus.jsonl, corpus_validation.jsonl            {"text"}: skills stated in plain text, right but uneven in manner
+code_sft.jsonl, general_sft.jsonl (+_validation) messages from a weak teacher
+human.jsonl, human_validation.jsonl              HelpSteer2 rows, two responses a prompt, rated by SIMULATED annotators
+prompts_round{0..}.jsonl, eval_prompts.jsonl     prompts with a verifiable task, all different
 """
 
 from __future__ import annotations
@@ -66,7 +66,9 @@ class World:
             if split_of(task, self.seed) == split:
                 yield task
 
-    def unique(self, rng: random.Random, split: str, code_share: float, count: int, seen: set[str]) -> Iterator[tuple[str, dict]]:
+    def unique(
+        self, rng: random.Random, split: str, code_share: float, count: int, seen: set[str]
+    ) -> Iterator[tuple[str, dict]]:
         """`count` (prompt, task) whose prompts are not in `seen` yet; they are added to it."""
         stream, tries, made = self.tasks(rng, split, code_share), 0, 0
         while made < count:
@@ -74,8 +76,14 @@ class World:
             prompt = ask(task, rng)
             tries += 1
             if tries > 40 * count + 1000:
-                raise UserInputError(Problem("", f"split {split}", f"the world has only {made} different prompts of the "
-                                             f"{count} asked for", "ask for fewer prompts or make longest_list larger"))
+                raise UserInputError(
+                    Problem(
+                        "",
+                        f"split {split}",
+                        f"the world has only {made} different prompts of the {count} asked for",
+                        "ask for fewer prompts or make longest_list larger",
+                    )
+                )
             if prompt not in seen:
                 seen.add(prompt)
                 made += 1
@@ -83,7 +91,7 @@ class World:
 
 
 def ask(task: dict, rng: random.Random) -> str:
-    """The prompt: an opener and the task. Openers matter: without one, a verb would start the line, where its token is another."""
+    """The prompt: an opener and the task. Without the opener the verb would start the line, where its token differs."""
     return f"{skills.pick(rng, OPENERS)} {code.ask(task) if task['type'] == 'code' else skills.ask(task)}"
 
 
@@ -108,7 +116,11 @@ def _write_prompts(world: World, sizes: dict[str, int], out: Path) -> dict[str, 
     the first ones left, which is the rare kinds of task."""
     seen: set[str] = set()
     share = world.prompt_code_share
-    rows = {"eval_prompts": list(world.unique(_rng(world, "eval_prompts"), "evaluation", share, sizes["eval_prompts"], seen))}
+    rows = {
+        "eval_prompts": list(
+            world.unique(_rng(world, "eval_prompts"), "evaluation", share, sizes["eval_prompts"], seen)
+        )
+    }
     rng, rounds = _rng(world, "prompts"), sizes["rounds"]
     drawn = list(world.unique(rng, "prompts", share, sizes["prompts"] * rounds, seen))
     rng.shuffle(drawn)
@@ -149,8 +161,12 @@ def _sft(world: World, name: str, stream: Iterator[dict], count: int, quality: d
         prompt, answer = ask(task, rng), answers.teach(task, world.teacher_faults, rng)
         verdict = verify(task, answer)
         correct, manner = correct + verdict["correct"], manner + verdict["manner"]
-        yield {"id": f"{name}-{i:05d}", "messages": [_user(prompt), {"role": "assistant", "content": answer}],
-               "source": "tiny_teacher_code" if task["type"] == "code" else "tiny_teacher", "human": False}
+        yield {
+            "id": f"{name}-{i:05d}",
+            "messages": [_user(prompt), {"role": "assistant", "content": answer}],
+            "source": "tiny_teacher_code" if task["type"] == "code" else "tiny_teacher",
+            "human": False,
+        }
     quality[name] = {"correct": round(correct / max(1, count), 4), "manner": round(manner / max(1, count), 4)}
 
 
@@ -169,14 +185,27 @@ def _human(world: World, name: str, split: str, count: int, quality: dict) -> It
                 break
             written, correct = written + 1, correct + verify(task, response)["correct"]
             rated = annotator.annotate(task, response, rng, world.annotator_noise, world.annotators)
-            yield {"id": f"{name}-{number:05d}{letter}", "prompt": prompt, "response": response, **rated,
-                   "source": "tiny_annotators", "human": True, "simulated": True}
+            yield {
+                "id": f"{name}-{number:05d}{letter}",
+                "prompt": prompt,
+                "response": response,
+                **rated,
+                "source": "tiny_annotators",
+                "human": True,
+                "simulated": True,
+            }
     quality[name] = {"correct": round(correct / max(1, count), 4)}
 
 
 def _prompts(name: str, drawn: list[tuple[str, dict]]) -> Iterator[dict]:
     for i, (prompt, task) in enumerate(drawn):
-        yield {"id": f"{name}-{i:05d}", "messages": [_user(prompt)], "task": task, "source": "tiny_world", "human": False}
+        yield {
+            "id": f"{name}-{i:05d}",
+            "messages": [_user(prompt)],
+            "task": task,
+            "source": "tiny_world",
+            "human": False,
+        }
 
 
 def _user(text: str) -> dict:

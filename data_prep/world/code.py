@@ -3,9 +3,9 @@
 Code is written with a space between its parts, which Python allows: each part is then one token of the tokenizer, and
 the same token everywhere.
 
-A task is {"type": "code", "family": "code", "steps": [["reverse"], ["first", 2]]}. An answer is right if it does the same to lists of
-numbers as the steps do; it is run by a small evaluator over a whitelist of syntax, never by Python's own eval, because
-the text comes from a model.
+A task is {"type": "code", "family": "code", "steps": [["reverse"], ["first", 2]]}. An answer is right if it does the
+same to lists of numbers as the steps do; it is run by a small evaluator over a whitelist of syntax, never by Python's
+own eval, because the text comes from a model.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ def _index(value: object, node: ast.expr) -> object:
         raise NotAllowed("not a list")
     try:
         if isinstance(node, ast.Slice):
-            return value[_integer(node.lower):_integer(node.upper):_integer(node.step)]
+            return value[_integer(node.lower) : _integer(node.upper) : _integer(node.step)]
         return value[_integer(node)]
     except (IndexError, ValueError, TypeError):
         raise NotAllowed("fails") from None

@@ -29,8 +29,10 @@ class Lists:
     @classmethod
     def of(cls, letters: int, digits: int, longest: int) -> Lists:
         if not (2 <= letters <= len(LETTERS) and 2 <= digits <= len(DIGITS) and 2 <= longest <= min(letters, digits)):
-            raise ValueError(f"letters {letters} (2..{len(LETTERS)}), digits {digits} (2..{len(DIGITS)}), longest list "
-                             f"{longest} (2..the smaller of the two)")
+            raise ValueError(
+                f"letters {letters} (2..{len(LETTERS)}), digits {digits} (2..{len(DIGITS)}), longest list "
+                f"{longest} (2..the smaller of the two)"
+            )
         return cls(LETTERS[:letters], DIGITS[:digits], longest)
 
 
@@ -85,31 +87,48 @@ def _times(rng: random.Random, lists: Lists) -> list[str]:
     return [pick(rng, lists.letters + lists.digits), str(2 + int(rng.random() * (lists.longest - 1)))]
 
 
-SKILLS = {skill.name: skill for skill in [
-    Skill("reverse", "reverse {}", lambda items: items[::-1], _sequence),
-    Skill("sort", "sort {}", sorted, _sequence),
-    Skill("last", "last of {}", lambda items: items[-1:], _sequence),
-    Skill("first", "first of {}", lambda items: items[:1], _sequence),
-    Skill("count", "count {}", lambda items: [str(len(items))], _sequence),
-    Skill("repeat", "repeat {} times", lambda items: [items[0]] * int(items[1]), _times, fact=True),
-    Skill("max", "max of {}", lambda items: [max(items)], _numbers),
-    Skill("min", "min of {}", lambda items: [min(items)], _numbers),
-    Skill("add", "add {} and {}", lambda items: [str(int(items[0]) + int(items[1]))], _two, fact=True),
-    Skill("subtract", "subtract {} from {}", lambda items: [str(int(items[1]) - int(items[0]))], _small_then_large,
-          fact=True),
-]}
+SKILLS = {
+    skill.name: skill
+    for skill in [
+        Skill("reverse", "reverse {}", lambda items: items[::-1], _sequence),
+        Skill("sort", "sort {}", sorted, _sequence),
+        Skill("last", "last of {}", lambda items: items[-1:], _sequence),
+        Skill("first", "first of {}", lambda items: items[:1], _sequence),
+        Skill("count", "count {}", lambda items: [str(len(items))], _sequence),
+        Skill("repeat", "repeat {} times", lambda items: [items[0]] * int(items[1]), _times, fact=True),
+        Skill("max", "max of {}", lambda items: [max(items)], _numbers),
+        Skill("min", "min of {}", lambda items: [min(items)], _numbers),
+        Skill("add", "add {} and {}", lambda items: [str(int(items[0]) + int(items[1]))], _two, fact=True),
+        Skill(
+            "subtract",
+            "subtract {} from {}",
+            lambda items: [str(int(items[1]) - int(items[0]))],
+            _small_then_large,
+            fact=True,
+        ),
+    ]
+}
 
 ARITHMETIC = {"count", "max", "min", "add", "subtract"}
 
 # Constraint -> what the prompt adds. `reverse_order` only makes sense where the answer has several different words.
-CONSTRAINTS = {"end_done": "and end with done", "start_sure": "and start with sure",
-               "reverse_order": "and reply in reverse order"}
+CONSTRAINTS = {
+    "end_done": "and end with done",
+    "start_sure": "and start with sure",
+    "reverse_order": "and reply in reverse order",
+}
 
 
 def draw(rng: random.Random, name: str, lists: Lists, constraint_share: float) -> dict:
     """One random task of the skill; `constraint_share` of the tasks get a constraint."""
     family = "arithmetic" if name in ARITHMETIC else "lists"
-    task = {"type": "skill", "family": family, "skill": name, "items": SKILLS[name].draw(rng, lists), "constraint": None}
+    task = {
+        "type": "skill",
+        "family": family,
+        "skill": name,
+        "items": SKILLS[name].draw(rng, lists),
+        "constraint": None,
+    }
     if rng.random() < constraint_share:
         several = len(set(SKILLS[name].solve(task["items"]))) > 1
         task["constraint"] = pick(rng, ["end_done", "start_sure"] + ["reverse_order"] * several)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def main(cfg: dict, stage_dir: Path) -> dict:
-    """Write the files of data_prep/world/build.py; facts: rows, quality of the teacher, realised share of "human" rows."""
+    """Write the files of data_prep/world/build.py; facts: rows, quality of the answers, realised share of ratings."""
     from data_prep.world.answers import Faults
     from data_prep.world.build import World, build
 
@@ -20,8 +20,8 @@ def main(cfg: dict, stage_dir: Path) -> dict:
     alignment = rows["code_sft"] + rows["general_sft"] + pairs + rows["human"]
     facts["human_share"] = round(rows["human"] / alignment, 4)
     facts["human_share_note"] = (
-        f"{rows['human']} simulated ratings of {alignment} alignment rows (SFT, pairs, ratings). The recipe has about 2 % "
-        "human data; a reward model of this size needs a few thousand ratings, so the tiny world holds more."
+        f"{rows['human']} simulated ratings of {alignment} alignment rows (SFT, pairs, ratings). The recipe has about "
+        "2 % human data; a reward model of this size needs a few thousand ratings, so the tiny world holds more."
     )
     return facts
 
