@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 import recipes.report
-from recipes.pipeline import artifacts, locks, runner, workdir
+from recipes.pipeline import artifacts, locks, runner, stage_log, workdir
 from recipes.pipeline.config import Pipeline, StageConfig
 from recipes.pipeline.status import follow_logs, status
 
@@ -28,6 +28,24 @@ def report(monkeypatch) -> list[Path]:
     built: list[Path] = []
     monkeypatch.setattr(recipes.report, "build", built.append)
     return built
+
+
+_STARTED: list[subprocess.Popen] = []
+
+
+@pytest.fixture(autouse=True)
+def no_runner_is_left():
+    """A test that fails half-way ends its runner, and with it all that the runner started."""
+    yield
+    while _STARTED:
+        process = _STARTED.pop()
+        process.kill()
+        process.communicate()
+
+
+def start(command: list[str], **options) -> subprocess.Popen:
+    _STARTED.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **options))
+    return _STARTED[-1]
 
 
 def make(**stages) -> Pipeline:
@@ -106,10 +124,7 @@ sys.exit(runner.run(make(**json.loads(sys.argv[1])), sys.argv[2], jobs=2, server
 
 def start_driver(stages: dict, run_dir: Path, **env) -> subprocess.Popen:
     code = DRIVER.format(tests=str(Path(__file__).parent), root=str(ROOT))
-    command = [sys.executable, "-c", code, json.dumps(stages), str(run_dir)]
-    return subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env={**os.environ, **env}
-    )
+    return start([sys.executable, "-c", code, json.dumps(stages), str(run_dir)], env={**os.environ, **env})
 
 
 # -- order and skipping ------------------------------------------------------------------------------
@@ -164,7 +179,10 @@ def test_only_selected_stages_run(tmp_path):
     assert go(make(**CHAIN), tmp_path, selection=["a", "b"])[0] == 0
     assert states(tmp_path) == {"a": "done", "b": "done", "c": "pending"}
     code, said = go(make(**CHAIN), tmp_path, selection=["c"])
-    assert code == 0 and said.about("c: done") and not said.about("a:")
+    assert code == 0 and said.about("c: done") and not said.about("a:") and not said.about("note")
+    changed = {**CHAIN, "b": {"inputs": {"init": "a"}, "fake": {"text": "B"}}}
+    code, said = go(make(**changed), tmp_path, selection=["c"])
+    assert code == 0 and said.about("note: b is used as it is on disk") and said.about("c: unchanged")
 
 
 def test_a_failing_report_does_not_hide_the_result(tmp_path, report, monkeypatch):
@@ -243,6 +261,26 @@ def test_wrong_input_of_a_stage_is_shown_and_exits_2(tmp_path):
     assert (
         said.about("[D6] rows.jsonl:7: no reward") and said.about("fix: score it first") and not said.about("checking")
     )
+
+
+TRACEBACK = "Traceback (most recent call last):\n"
+
+
+@pytest.mark.parametrize(
+    ("log", "shown"),
+    [
+        ("epoch 1\nFAILED no checkpoint was written\n", ["no checkpoint was written"]),
+        (f"[rank1]: {TRACEBACK}[rank1]:   File x\n[rank1]: OSError: disk full\nbye", ["OSError: disk full"]),
+        (f"{TRACEBACK}  File x\nKeyError: 1\n\nDuring...\n\n{TRACEBACK}  File y\nValueError: bad\n  in row 3\nend",
+         ["ValueError: bad", "  in row 3"]),
+        ("1\n2\n\n3\n4\n5\n6\n", ["2", "3", "4", "5", "6"]),
+        ("", []),
+    ],
+)  # fmt: skip
+def test_what_is_shown_of_a_log(tmp_path, log, shown):
+    before = f"{TRACEBACK}OldError: of the attempt before\n"
+    (tmp_path / "log").write_text(before + log)
+    assert stage_log.failure(tmp_path / "log", offset=len(before)) == shown
 
 
 def test_an_engine_that_does_not_load_fails_its_stages(tmp_path, monkeypatch):
@@ -417,3 +455,60 @@ def test_logs_are_followed_until_the_run_ends(tmp_path):
     lines = list(follow_logs(tmp_path / "run", "a", follow=True, poll=0.1))
     driver.communicate(timeout=20)
     assert lines[-1].startswith("FloatingPointError")
+
+
+# -- real core stages --------------------------------------------------------------------------------
+
+WORLDS = """
+name: worlds
+all: {sizes: {corpus: 8000, code_sft: 100, general_sft: 100, human: 60, prompts: 20}}
+stages:
+  one: {kind: world}
+  two: {kind: world, seed: 2}
+"""
+
+
+def align(*words: object, cwd: Path) -> subprocess.Popen:
+    command = [sys.executable, "-m", "recipes.cli", *map(str, words)]
+    return start(command, cwd=cwd, env={**os.environ, "PYTHONPATH": str(ROOT)})
+
+
+def test_real_stages_survive_a_kill_of_the_runner(tmp_path):
+    (tmp_path / "worlds.yaml").write_text(WORLDS)
+    driver = align("run", "worlds.yaml", cwd=tmp_path)
+    run_dir = tmp_path / "runs/worlds"
+    wait_for(lambda: len(alive(str(run_dir))) == 2)
+    driver.kill()
+    driver.communicate()
+    wait_for(lambda: not alive(str(run_dir)), 5)
+
+    driver = align("resume", "worlds", cwd=tmp_path)
+    out, _ = driver.communicate(timeout=60)
+    assert driver.returncode == 0, out
+    assert states(run_dir) == {"one": "done", "two": "done"} and artifacts.verify_run(run_dir) == []
+    assert "total" in out and "report " in out
+    again = subprocess.run([run_dir / "one/launch.sh"], cwd="/", env={"PATH": os.environ["PATH"]})
+    assert again.returncode == 0 and artifacts.verify_run(run_dir) == []
+
+
+def test_a_terminal_shows_a_table_that_moves(tmp_path):
+    import pty
+
+    (tmp_path / "worlds.yaml").write_text(WORLDS)
+    control, terminal = pty.openpty()
+    command = [sys.executable, "-m", "recipes.cli", "run", "worlds.yaml", "--only", "one"]
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "TERM": "xterm", "COLUMNS": "100"}
+    child = subprocess.Popen(command, cwd=tmp_path, env=env, stdout=terminal, stderr=terminal, stdin=terminal)
+    os.close(terminal)
+    shown = b""
+    try:
+        while block := os.read(control, 1 << 16):
+            shown += block
+    except OSError:  # how a terminal says that the other end has closed
+        pass
+    assert child.wait(10) == 0
+    text = shown.decode()
+    assert "running" in text and "\x1b[2K" in text and "[cyan]" not in text, (
+        "the table is drawn over itself, in colours"
+    )
+    assert "one: done in" in text and "total " in text
