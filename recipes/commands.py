@@ -66,11 +66,10 @@ def explain(args) -> int:
 
 
 def check(args) -> int:
-    from recipes.pipeline.checks import RULES, check_pipeline, failures, rule_named
+    from recipes.pipeline.checks import RULES, check_data, check_pipeline, describe, failures
 
     if args.explain:
-        rule = rule_named(args.explain)
-        print(f"{rule.id}  {rule.title}  ({rule.severity})\n\n{rule.explanation}\n\nfix: {rule.fix}")
+        print(describe(args.explain))
         return EXIT_DONE
     if args.pipeline is None:
         raise UserInputError(
@@ -83,7 +82,7 @@ def check(args) -> int:
             raise
         _print_problems(error.problems, True)
         return EXIT_INPUT
-    problems = check_pipeline(pipeline)
+    problems = check_pipeline(pipeline) + check_data(pipeline)
     _print_problems(problems, args.json)
     wrong = failures(problems)
     if not args.json:

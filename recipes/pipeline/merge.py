@@ -33,7 +33,7 @@ class Merge:
         self._mapping((), self.base.data, self.value, layer.data, layer)
 
     def _mapping(self, path: Key, schema: dict, target: dict, data: dict, layer: Layer) -> None:
-        is_open = path != () and schema == {}
+        is_open = path not in ((), ("inputs",)) and schema == {}  # `inputs: {}` says that the kind takes none
         for name, new in data.items():
             here = path + (name,)
             if not is_open and name not in schema:

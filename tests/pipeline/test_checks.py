@@ -3,20 +3,24 @@
 import functools
 import gzip
 import io
+import json
 import shutil
 import tarfile
 
 import pytest
 import yaml
 
+from data_prep.rules import RULES as DATA_RULES
 from recipes.errors import UserInputError
-from recipes.pipeline.checks import RULES, check_pipeline, check_run_dir, external, failures, rule_named
+from recipes.pipeline.checks import RULES, check_data, check_pipeline, check_run_dir, describe, external, failures
 from recipes.pipeline.config import CONFIGS, compose
 
 PIPELINE = """\
 name: chain
 model: tiny_nemotron4
 stages:
+  world:
+    kind: world
   base:
     kind: base
     inputs: {train: text.jsonl, validation: text.jsonl}
@@ -25,10 +29,13 @@ stages:
     inputs: {init: base/model, train: chat.jsonl, validation: chat.jsonl}
   rm:
     kind: reward
-    inputs: {init: base/model, train: chat.jsonl, validation: chat.jsonl}
+    inputs: {init: base/model, train: world/human.jsonl, validation: world/human_validation.jsonl}
+  pairs:
+    kind: pairs
+    inputs: {scored: scored.jsonl}
   dpo:
     kind: preference
-    inputs: {init: sft/model, train: pairs.jsonl, validation: pairs.jsonl}
+    inputs: {init: sft/model, train: pairs/pairs.jsonl, validation: pairs/pairs_validation.jsonl}
   gen:
     kind: generate
     inputs: {policy: dpo/model, prompts: prompts.jsonl}
@@ -52,7 +59,7 @@ data:
 def chain(tmp_path, monkeypatch):
     """A function from overrides to the pipeline above, with its files in the working directory."""
     monkeypatch.chdir(tmp_path)
-    for name in ("text", "chat", "pairs", "prompts"):
+    for name in ("text", "chat", "scored", "prompts"):
         (tmp_path / f"{name}.jsonl").write_text('{"a": 1}\n' * 20)
     (tmp_path / "chain.yaml").write_text(PIPELINE)
     external.checkpoint.cache_clear()
@@ -139,9 +146,15 @@ WRONG = [
     ("C13", ["dpo.template=other.yaml"], "was trained with 'nemotron' (stage sft)"),
     ("C14", ["sft.trainer.sft.limit_val_batches=1"], "1 is one batch"),
     ("C14", ["sft.model.sequence_parallel=true"], "has no effect where TP is 1"),
+    ("C14", ["gen.greedy=true"], "are all the same"),
     ("C15", ["sft.exp_manager.max_time_per_run='04:00:00'"], "'04:00:00'"),
-    ("D6", ["dpo.model.dpo.preference_loss=rpo_bwd_kl", "dpo.data.rewards=optional"], "'optional' with rpo_bwd_kl"),
-    ("D8", ["sft.model.global_batch_size=32"], "chat.jsonl has 20 rows, one global batch needs 32"),
+    ("C16", ["dpo.model.dpo.preference_loss=rpo_bwd_kl", "dpo.data.rewards=optional"], "'optional' with rpo_bwd_kl"),
+    ("C17", ["sft.model.global_batch_size=32"], "chat.jsonl has 20 rows, one global batch of stage sft needs 32"),
+    ("C17", ["dpo.model.global_batch_size=64"], "pairs.validation_rows: pairs_validation.jsonl has 32 rows"),
+    ("C17", ["world.sizes.human=3"], "world.sizes.human: human.jsonl has 3 rows"),
+    ("C18", ["sft.data.over_length=cut"], "'cut'"),
+    ("C18", ["gen.top_p=1.5"], "from 0 to 1"),
+    ("C18", ["gen.batch_size=0"], "is 0"),
     ("I1", ["eval.inputs.prompts=gen/prompts.jsonl"], "does not write `prompts.jsonl`"),
     ("I2", ["sft.inputs.train=caht.jsonl"], "there is no file or directory"),
     ("I2", ["dpo.inputs.init=stf/model"], "stf/model"),
@@ -256,9 +269,58 @@ def test_every_rule_has_a_violation_here():
 def test_rules_explain_themselves():
     for rule in RULES.values():
         assert rule.title and rule.explanation and rule.fix and rule.functions and rule.severity in ("fail", "warn")
-    assert rule_named("c2").id == "C2"
+        assert rule.explanation in describe(rule.id.lower())
     with pytest.raises(UserInputError, match="did you mean C2"):
-        rule_named("C22")
+        describe("C22")
+
+
+def test_no_rule_shares_its_id_with_a_data_rule():
+    assert not set(RULES) & set(DATA_RULES)
+    assert DATA_RULES["D3"].title in describe("D3")
+
+
+# -- data --------------------------------------------------------------------------------------------
+
+
+def test_external_files_are_checked_row_by_row(chain, tmp_path):
+    row = {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}
+    good, bad = json.dumps(row), json.dumps({"messages": row["messages"][1:]})
+    (tmp_path / "chat.jsonl").write_text((good + "\n") * 19 + bad + "\n")
+    (tmp_path / "text.jsonl").write_text('{"text": "some words"}\n' * 20)
+    (problem,) = check_data(chain())
+    assert problem.rule == "D3" and problem.where.endswith("chat.jsonl:20")
+    (tmp_path / "chat.jsonl").write_text((good + "\n") * 20)
+    assert check_data(chain()) == []
+
+
+def test_lengths_are_checked_with_the_tokenizer_of_an_external_checkpoint(chain, tmp_path):
+    words = " ".join(["word"] * 200)
+    row = {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": words}]}
+    (tmp_path / "chat.jsonl").write_text((json.dumps(row) + "\n") * 20)
+    (tmp_path / "text.jsonl").write_text('{"text": "some words"}\n' * 20)
+    path = model_dir(tmp_path / "start")
+    make_tokenizer(path / "tokenizer.model")
+    override = f"stages.sft.inputs.init={path}"
+    assert {problem.rule for problem in check_data(chain(override))} >= {"D6"}
+    (only_dropped,) = check_data(chain(override, "stages.sft.data.over_length=drop"))
+    assert only_dropped.rule in ("D14", "C17")
+
+
+def make_tokenizer(path):
+    """A small SentencePiece model with the template's tokens as pieces."""
+    import sentencepiece
+
+    buffer = io.BytesIO()
+    sentences = ["some word words " + chr(97 + i % 26) + " User Assistant System" for i in range(200)]
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(sentences), model_writer=buffer, vocab_size=300, model_type="bpe", byte_fallback=True,
+        user_defined_symbols=["<extra_id_0>", "<extra_id_1>", "<extra_id_2>", "\n"], hard_vocab_limit=False,
+        add_dummy_prefix=False, remove_extra_whitespaces=False, normalization_rule_name="identity", minloglevel=2,
+    )  # fmt: skip
+    path.write_bytes(buffer.getvalue())
+
+
+# -- the path of a run -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name, wrong", [("step=3", True), ("a/epoch=1/b", True), ("steps", False)])

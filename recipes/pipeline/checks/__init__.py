@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from recipes.errors import Problem, UserInputError
 from recipes.pipeline.checks import (  # noqa: F401 (a module registers its rules when it is imported)
+    choices,
     lengths,
     losses,
     parallel,
@@ -18,13 +19,14 @@ from recipes.pipeline.checks import (  # noqa: F401 (a module registers its rule
     schedule,
     template,
 )
+from recipes.pipeline.checks.data import check_data
 from recipes.pipeline.checks.paths import check_run_dir
 from recipes.pipeline.checks.registry import RULES, Rule
 from recipes.pipeline.checks.subject import Subject
 from recipes.pipeline.config import Pipeline
 from recipes.pipeline.merge import did_you_mean
 
-__all__ = ["RULES", "Rule", "check_pipeline", "check_run_dir", "failures", "rule_named"]
+__all__ = ["RULES", "Rule", "check_data", "check_pipeline", "check_run_dir", "describe", "failures"]
 
 
 def check_pipeline(pipeline: Pipeline, names: list[str] | None = None) -> list[Problem]:
@@ -47,10 +49,17 @@ def failures(problems: list[Problem]) -> list[Problem]:
     return [p for p in problems if p.rule not in RULES or RULES[p.rule].severity == "fail"]
 
 
-def rule_named(rule_id: str) -> Rule:
-    """A rule by its id, whatever the case. Raises UserInputError with the closest id."""
-    if rule_id.upper() in RULES:
-        return RULES[rule_id.upper()]
-    close = did_you_mean(rule_id.upper(), RULES)
-    fix = f"did you mean {close[0]}?" if close else f"the rules are: {', '.join(RULES)}"
+def describe(rule_id: str) -> str:
+    """What a rule is about, one of these (C2) or of the data rules (D3). UserInputError names the closest id."""
+    from data_prep.rules import RULES as DATA
+
+    wanted = rule_id.upper()
+    if wanted in RULES:
+        rule, why = RULES[wanted], RULES[wanted].explanation
+        return f"{rule.id}  {rule.title}  ({rule.severity})\n\n{why}\n\nfix: {rule.fix}"
+    if wanted in DATA:
+        rule = DATA[wanted]
+        return f"{rule.id}  {rule.title}\n\n{rule.why}\n\nfix: {rule.fix}"
+    close = did_you_mean(wanted, [*RULES, *DATA])
+    fix = f"did you mean {close[0]}?" if close else f"the rules are: {', '.join([*RULES, *DATA])}"
     raise UserInputError(Problem("", rule_id, "there is no such rule", fix))

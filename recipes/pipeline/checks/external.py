@@ -19,6 +19,17 @@ class Checkpoint:
     problem: str = ""
     fix: str = ""
 
+    def tokenizer(self, scratch: Path) -> Path | None:
+        """Its SentencePiece model, taken out of the tar into `scratch` if it is in one; None if it has none."""
+        if self.path.is_dir():
+            return next(iter(sorted(self.path.glob("*.model"))), None)
+        with tarfile.open(self.path, "r:*") as tar:
+            for member in tar:
+                if member.isfile() and member.name.endswith(".model"):
+                    (scratch / "tokenizer.model").write_bytes(tar.extractfile(member).read())
+                    return scratch / "tokenizer.model"
+        return None
+
 
 @cache
 def checkpoint(path: Path) -> Checkpoint:

@@ -32,8 +32,8 @@ C11 = Rule(
     fix=f"model.dpo.preference_loss is one of {', '.join(PREFERENCE)}",
 )
 
-D6 = Rule(
-    "D6",
+C16 = Rule(
+    "C16",
     title="RPO refuses rows without rewards",
     explanation="RPO fits the policy's reward gap to the gap in the data. Where a row has no rewards NeMo-Aligner "
     "takes 1.0 and 0.0 without a word, and RPO becomes a constant target.",
@@ -106,7 +106,7 @@ def preference_loss(stage):
         yield "model.dpo.preference_loss", f"is {loss!r}", f"use one of {', '.join(PREFERENCE)}"
 
 
-@D6
+@C16
 def rewards_required(stage):
     loss = str(stage.get("model.dpo.preference_loss", ""))
     if loss.startswith("rpo") and stage.get("data.rewards") != "require":

@@ -26,3 +26,9 @@ def one_batch_of_validation(stage):
 def sequence_parallel_alone(stage):
     if stage.get("model.sequence_parallel") and stage.number("model.tensor_model_parallel_size", 1) == 1:
         yield "model.sequence_parallel", "has no effect where TP is 1", "raise TP or switch it off"
+
+
+@C14
+def greedy_repeats(stage):
+    if stage.get("greedy") and stage.number("responses_per_prompt", 1) > 1:
+        yield "responses_per_prompt", "greedy responses to one prompt are all the same", "use 1, or greedy=false"

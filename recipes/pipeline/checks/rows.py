@@ -1,4 +1,4 @@
-"""Enough rows for one global batch, in files that exist before the run."""
+"""Enough rows for one global batch, as far as the configs and the files that exist before the run tell."""
 
 from __future__ import annotations
 
@@ -7,36 +7,48 @@ from pathlib import Path
 from recipes.pipeline import references
 from recipes.pipeline.checks.registry import Rule
 
-D8 = Rule(
-    "D8",
+C17 = Rule(
+    "C17",
     title="Training and validation files have at least one global batch of rows",
     explanation="With fewer training rows the sampler divides by zero. With fewer validation rows NeMo-Aligner "
     "switches validation off without a word and names the checkpoint val_loss=0.000.",
     fix="more rows or a smaller model.global_batch_size",
 )
+FILES = ("train", "validation")
 
 
-@D8
+@C17
 def one_global_batch(stage):
     needed = stage.number("model.global_batch_size")
-    if not needed or not stage.loop:
-        return
-    for name in ("train", "validation"):
+    for name in FILES if needed and stage.loop else ():
         for ref in references.items(stage.get(f"inputs.{name}")):
-            if references.thaw(ref) is None and ref.endswith((".jsonl", ".jsonl.gz")) and Path(ref).is_file():
-                rows = _count(Path(ref), needed)
-                if rows < needed:
-                    yield (
-                        f"inputs.{name}",
-                        f"{ref} has {rows} rows, one global batch needs {needed}",
-                        "add rows or lower model.global_batch_size",
-                    )
+            pair = references.thaw(ref)
+            rows, where = _planned(stage, *pair) if pair else (_count(Path(ref), needed), ref)
+            if rows is not None and rows < needed:
+                message = f"{where} has {rows} rows, one global batch of stage {stage.name} needs {needed}"
+                yield f"inputs.{name}", message, "make it larger or lower model.global_batch_size"
 
 
-def _count(path: Path, limit: int) -> int:
-    """Rows of a file, counted no further than `limit`."""
+def _planned(stage, producer: str, output: str) -> tuple[int | None, str]:
+    """Rows that a stage of this pipeline is configured to write to one of its outputs, where its config says so."""
+    from recipes.pipeline.checks.subject import Subject
+
+    parent = stage.pipeline.stages.get(producer)
+    source = Subject(stage.pipeline, parent) if parent else None
+    if source and source.kind == "pairs" and output == "pairs_validation.jsonl":
+        return source.number("pairs.validation_rows"), f"{producer}.pairs.validation_rows: {output}"
+    if source and source.kind == "world":
+        key = f"sizes.{output.removesuffix('.jsonl')}"
+        return source.number(key), f"{producer}.{key}: {output}"
+    return None, ""
+
+
+def _count(path: Path, limit: int) -> int | None:
+    """Rows of a JSONL file, counted no further than `limit`; None for what is not there or has another format."""
     import gzip
 
+    if not path.name.endswith((".jsonl", ".jsonl.gz")) or not path.is_file():
+        return None
     rows = 0
     with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as lines:
         for line in lines:

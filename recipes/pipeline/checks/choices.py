@@ -1,0 +1,51 @@
+"""Settings that take one of a few words, and numbers with a range."""
+
+from __future__ import annotations
+
+from recipes.pipeline.checks.registry import Rule
+
+WORDS = {
+    "data.over_length": ("refuse", "drop"),
+    "data.rewards": ("require", "optional"),
+    "wandb.mode": ("offline", "online", "disabled"),
+    "model.peft.peft_scheme": ("none", "lora"),
+    "pairs.by": ("reward", "truth"),
+    "pairs.rejected": ("worst", "random"),
+}
+# key: (lowest, highest); None is no limit
+RANGES = {
+    "responses_per_prompt": (1, None),
+    "batch_size": (1, None),
+    "temperature": (0, None),
+    "top_k": (0, None),
+    "top_p": (0, 1),
+    "resources.threads": (1, None),
+    "pairs.validation_rows": (0, None),
+    "pairs.min_margin": (0, None),
+    "exp_manager.checkpoint_callback_params.save_top_k": (0, None),
+    "model.dpo.ref_policy_kl_penalty": (0, None),
+    "tokenizer.vocab_size": (1, None),
+}
+
+C18 = Rule(
+    "C18",
+    title="Words are ones that the stage knows, numbers are in their range",
+    explanation="A stage would find a misspelt choice only when it starts, a wrong number perhaps never.",
+    fix="use a value that the message names",
+)
+
+
+@C18
+def words(stage):
+    for key, allowed in WORDS.items():
+        value = stage.get(key)
+        if value is not None and value not in allowed:
+            yield key, f"is {value!r}", f"use one of {', '.join(allowed)}"
+
+
+@C18
+def ranges(stage):
+    for key, (low, high) in RANGES.items():
+        value = stage.get(key)
+        if isinstance(value, (int, float)) and (value < low or (high is not None and value > high)):
+            yield key, f"is {value}", f"give {low} or more" if high is None else f"give a number from {low} to {high}"
