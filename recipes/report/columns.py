@@ -20,7 +20,8 @@ HIGHER = {
 # Counts, spreads and attributes that are not good or bad by themselves.
 NEUTRAL = {
     "count", "n", "num", "prompts", "rows", "samples", "responses", "tokens", "length", "len", "chars", "words",
-    "seconds", "time", "std", "stdev", "stderr", "sem", "se", "low", "high", "ci", "verbosity", "complexity", "steps", "bytes",
+    "seconds", "time", "std", "stdev", "stderr", "sem", "se", "low", "high", "ci", "verbosity", "complexity",
+    "steps", "bytes",
 }  # fmt: skip
 SHARE = {
     "accuracy", "acc", "correct", "rate", "share", "fraction", "win", "pass", "finished", "unfinished", "truncated",

@@ -52,7 +52,9 @@ def changed_parents(run: Run) -> dict[tuple[str, str], str]:
             if not path.is_file():
                 found[parent, stage.name] = f"{stage.name} was made from {parent}, which is not done any more"
             elif artifacts.sha256_file(path) != recorded:
-                found[parent, stage.name] = f"{parent} was redone after {stage.name} was made from it"
+                found[parent, stage.name] = (
+                    f"{stage.name} was made from another {parent}: that stage's manifest has changed since"
+                )
     return found
 
 
