@@ -39,8 +39,10 @@ def no_runner_is_left():
     yield
     while _STARTED:
         process = _STARTED.pop()
-        process.kill()
-        process.communicate()
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+        process.stdout.close()
 
 
 def start(command: list[str], **options) -> subprocess.Popen:
@@ -512,3 +514,24 @@ def test_a_terminal_shows_a_table_that_moves(tmp_path):
         "the table is drawn over itself, in colours"
     )
     assert "one: done in" in text and "total " in text
+
+
+@pytest.mark.parametrize(
+    ("stages", "file"),
+    [
+        ("{pairs: {kind: pairs, inputs: {scored: rows.jsonl}}}", "rows.jsonl:1"),
+        pytest.param(
+            "{base: {kind: base, inputs: {train: rows.jsonl, validation: rows.jsonl}}}",
+            "rows.jsonl:1",
+            marks=pytest.mark.engine,
+        ),
+    ],
+    ids=["core", "engine"],
+)
+def test_a_wrong_row_is_named_by_the_stage_that_reads_it(tmp_path, stages, file):
+    (tmp_path / "p.yaml").write_text(f"model: tiny_nemotron4\nstages: {stages}\n")
+    (tmp_path / "rows.jsonl").write_text('{"id": 1}\n' * 20)  # enough for what is checked before the start
+    driver = align("run", "p.yaml", cwd=tmp_path)
+    out, _ = driver.communicate(timeout=120)
+    assert driver.returncode == 2 and file in out and "fix: " in out and "wrong input after" in out, out
+    assert not alive(str(tmp_path))
