@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
+import textwrap
 from pathlib import Path
 
 from recipes.errors import EXIT_DONE, EXIT_FAILED, EXIT_INPUT, Problem, UserInputError
@@ -17,8 +19,9 @@ def ls(args) -> int:
 
     rows = []
     for path in sorted((CONFIGS / "pipeline").glob("*.yaml")):
-        comment = path.read_text(encoding="utf-8").partition("\n")[0]
-        summary = comment.lstrip("# ").strip() if comment.startswith("#") else ""
+        lines = path.read_text(encoding="utf-8").splitlines()
+        comment = " ".join(line.lstrip("# ") for line in itertools.takewhile(lambda line: line.startswith("#"), lines))
+        summary = textwrap.shorten(comment.partition(". ")[0], 200 if args.json else 90, placeholder=" ...")
         rows.append({"pipeline": path.stem, "stages": len(read(path).section("stages").data), "summary": summary})
     _print_rows(rows, ("pipeline", "stages", "summary"), args.json)
     return EXIT_DONE

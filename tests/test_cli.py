@@ -21,8 +21,8 @@ PIPELINE = """\
 name: two
 model: tiny_nemotron4
 stages:
-  base: {kind: base, inputs: {train: text.jsonl, validation: text.jsonl}}
-  sft: {kind: sft, inputs: {init: base/model, train: chat.jsonl, validation: chat.jsonl}}
+  base: {kind: base, inputs: {train: text.jsonl, validation: held.jsonl}}
+  sft: {kind: sft, inputs: {init: base/model, train: chat.jsonl, validation: more.jsonl}}
 """
 
 
@@ -31,9 +31,11 @@ def folder(tmp_path, monkeypatch):
     """A working directory with a pipeline file and its data."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "two.yaml").write_text(PIPELINE)
-    (tmp_path / "text.jsonl").write_text('{"text": "a"}\n' * 20)
+    for name in ("text", "held"):
+        (tmp_path / f"{name}.jsonl").write_text('{"text": "a"}\n' * 20)
     turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
-    (tmp_path / "chat.jsonl").write_text((json.dumps({"messages": turns}) + "\n") * 20)
+    for name in ("chat", "more"):
+        (tmp_path / f"{name}.jsonl").write_text((json.dumps({"messages": turns}) + "\n") * 20)
     return tmp_path
 
 

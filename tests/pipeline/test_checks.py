@@ -23,16 +23,22 @@ stages:
     kind: world
   base:
     kind: base
-    inputs: {train: text.jsonl, validation: text.jsonl}
+    inputs: {train: text.jsonl, validation: text_validation.jsonl}
   sft:
     kind: sft
-    inputs: {init: base/model, train: chat.jsonl, validation: chat.jsonl}
+    inputs: {init: base/model, train: chat.jsonl, validation: chat_validation.jsonl}
   rm:
     kind: reward
     inputs: {init: base/model, train: world/human.jsonl, validation: world/human_validation.jsonl}
+  samples:
+    kind: generate
+    inputs: {policy: sft/model, prompts: prompts.jsonl}
+  score:
+    kind: score
+    inputs: {reward_model: rm/model, responses: samples/responses.jsonl}
   pairs:
     kind: pairs
-    inputs: {scored: scored.jsonl}
+    inputs: {scored: score/scored.jsonl}
   dpo:
     kind: preference
     inputs: {init: sft/model, train: pairs/pairs.jsonl, validation: pairs/pairs_validation.jsonl}
@@ -43,6 +49,7 @@ stages:
     kind: evaluate
     inputs: {policy: dpo/model, reward_model: rm/model, prompts: prompts.jsonl}
 """
+CHAT = {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}
 EXTERNAL = """\
 num_layers: 6
 hidden_size: 96
@@ -59,8 +66,9 @@ data:
 def chain(tmp_path, monkeypatch):
     """A function from overrides to the pipeline above, with its files in the working directory."""
     monkeypatch.chdir(tmp_path)
-    for name in ("text", "chat", "scored", "prompts"):
-        (tmp_path / f"{name}.jsonl").write_text('{"a": 1}\n' * 20)
+    for name in ("text", "text_validation", "chat", "chat_validation", "prompts"):
+        row = CHAT if name.startswith("chat") else {"text": "some words"}
+        (tmp_path / f"{name}.jsonl").write_text((json.dumps(row) + "\n") * 20)
     (tmp_path / "chain.yaml").write_text(PIPELINE)
     external.checkpoint.cache_clear()
     return lambda *overrides: compose("chain.yaml", list(overrides))
@@ -146,6 +154,7 @@ WRONG = [
     ("C13", ["dpo.template=other.yaml"], "was trained with 'nemotron' (stage sft)"),
     ("C14", ["sft.trainer.sft.limit_val_batches=1"], "1 is one batch"),
     ("C14", ["sft.model.sequence_parallel=true"], "has no effect where TP is 1"),
+    ("C14", ["sft.inputs.validation=chat.jsonl"], "is the training file"),
     ("C14", ["gen.greedy=true"], "are all the same"),
     ("C15", ["sft.exp_manager.max_time_per_run='04:00:00'"], "'04:00:00'"),
     ("C16", ["dpo.model.dpo.preference_loss=rpo_bwd_kl", "dpo.data.rewards=optional"], "'optional' with rpo_bwd_kl"),
@@ -156,6 +165,9 @@ WRONG = [
     ("C18", ["gen.top_p=1.5"], "from 0 to 1"),
     ("C18", ["gen.batch_size=0"], "is 0"),
     ("I1", ["eval.inputs.prompts=gen/prompts.jsonl"], "does not write `prompts.jsonl`"),
+    ("I1", ["pairs.inputs.scored=samples/responses.jsonl"], "takes scored.jsonl of a score stage"),
+    ("I1", ["eval.inputs.reward_model=sft/model"], "sft is of kind sft"),
+    ("I1", ["gen.inputs.policy=rm/model"], "makes a reward model"),
     ("I2", ["sft.inputs.train=caht.jsonl"], "there is no file or directory"),
     ("I2", ["dpo.inputs.init=stf/model"], "stf/model"),
     ("K1", ["dpo.inputs.init=rm/validation_scores.jsonl"], "is not a checkpoint"),
@@ -205,7 +217,7 @@ def test_a_finding_says_where_the_value_was_set(chain):
 
 def test_the_same_finding_in_many_stages_is_told_once(chain):
     found = [problem for problem in check_pipeline(chain("all.trainer.precision=16")) if problem.rule == "C5"]
-    assert len(found) == 1 and "base.trainer.precision" in found[0].where and "and 3 more" in found[0].where
+    assert len(found) == 1 and "base.trainer.precision" in found[0].where and "and 5 more" in found[0].where
 
 
 def test_only_the_named_stages_are_looked_at(chain):
@@ -283,10 +295,8 @@ def test_no_rule_shares_its_id_with_a_data_rule():
 
 
 def test_external_files_are_checked_row_by_row(chain, tmp_path):
-    row = {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}
-    good, bad = json.dumps(row), json.dumps({"messages": row["messages"][1:]})
+    good, bad = json.dumps(CHAT), json.dumps({"messages": CHAT["messages"][1:]})
     (tmp_path / "chat.jsonl").write_text((good + "\n") * 19 + bad + "\n")
-    (tmp_path / "text.jsonl").write_text('{"text": "some words"}\n' * 20)
     (problem,) = check_data(chain())
     assert problem.rule == "D3" and problem.where.endswith("chat.jsonl:20")
     (tmp_path / "chat.jsonl").write_text((good + "\n") * 20)
@@ -295,9 +305,8 @@ def test_external_files_are_checked_row_by_row(chain, tmp_path):
 
 def test_lengths_are_checked_with_the_tokenizer_of_an_external_checkpoint(chain, tmp_path):
     words = " ".join(["word"] * 200)
-    row = {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": words}]}
+    row = {"messages": [CHAT["messages"][0], {"role": "assistant", "content": words}]}
     (tmp_path / "chat.jsonl").write_text((json.dumps(row) + "\n") * 20)
-    (tmp_path / "text.jsonl").write_text('{"text": "some words"}\n' * 20)
     path = model_dir(tmp_path / "start")
     make_tokenizer(path / "tokenizer.model")
     override = f"stages.sft.inputs.init={path}"

@@ -33,9 +33,16 @@ C6 = Rule(
     fix="rename the directory; monitor: val_loss",
 )
 
+# Inputs that take one thing only: input name -> (the kind that makes it, its output)
+TAKES = {
+    "reward_model": ("reward", "model"),
+    "responses": ("generate", "responses.jsonl"),
+    "scored": ("score", "scored.jsonl"),
+}
+
 I1 = Rule(
     "I1",
-    title="A reference to another stage names something that this kind of stage writes",
+    title="A reference to another stage names something that this kind of stage writes, and that the input takes",
     explanation="Otherwise the mistake shows only when the other stage is done, which can be days later.",
     fix="use one of the outputs that the message lists",
 )
@@ -104,6 +111,23 @@ def outputs_exist(stage):
                     f"inputs.{name}",
                     f"stage {parent.name} (kind {parent.kind}) does not write `{pair[1]}`",
                     f"it writes: {', '.join(known)}",
+                )
+
+
+@I1
+def inputs_take(stage):
+    for name, value in stage.cfg["inputs"].items():
+        for pair in filter(None, map(references.thaw, references.items(value))):
+            producer = stage.pipeline.stages.get(pair[0])
+            kind, output = TAKES.get(name, (None, None))
+            if producer and kind and (producer.kind, pair[1]) != (kind, output):
+                message = f"takes {output} of a {kind} stage, but {pair[0]} is of kind {producer.kind}"
+                yield f"inputs.{name}", message, f"write <{kind} stage>/{output}"
+            if producer and producer.kind == "reward" and name in ("init", "policy") and stage.kind != "reward":
+                yield (
+                    f"inputs.{name}",
+                    f"stage {pair[0]} makes a reward model, which writes no text",
+                    "name a language model",
                 )
 
 

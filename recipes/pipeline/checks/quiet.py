@@ -32,3 +32,9 @@ def sequence_parallel_alone(stage):
 def greedy_repeats(stage):
     if stage.get("greedy") and stage.number("responses_per_prompt", 1) > 1:
         yield "responses_per_prompt", "greedy responses to one prompt are all the same", "use 1, or greedy=false"
+
+
+@C14
+def validation_is_other_data(stage):
+    if stage.get("inputs.train") and stage.get("inputs.train") == stage.get("inputs.validation"):
+        yield "inputs.validation", "is the training file: its loss says nothing about other data", "hold rows out"
