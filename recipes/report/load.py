@@ -139,14 +139,32 @@ def load_stage(path: Path, planned: dict | None) -> Stage:
     """One stage directory; `planned` is its section of pipeline.yaml, used where it has no config.yaml yet."""
     notes: list[str] = []
     config = _mapping(path / artifacts.CONFIG, notes) or (planned if isinstance(planned, dict) else {})
+    if any(not isinstance(config.get(key) or {}, dict) for key in ("inputs", "resources")):
+        notes.append("config.yaml is damaged and not used")
+        config = {}
     text = read_text(path / artifacts.CONFIG) or (artifacts.config_text(config) if config else "")
     manifest = artifacts.read_manifest(path)
-    if manifest is None and (path / artifacts.MANIFEST).exists():
+    if (path / artifacts.MANIFEST).exists() and not _sound(manifest):
         notes.append("manifest.json cannot be read: the stage counts as not done")
+        manifest = None
     if manifest is not None and manifest.get("config_sha256") not in (None, artifacts.config_sha256(config)):
         notes.append("config.yaml is not the one the stage ran with")
     kind = str(config.get("kind") or (manifest or {}).get("kind") or "unknown")
     return Stage(path.name, kind, path, config, text, manifest, read_jsonl(path / "metrics.jsonl", notes), notes)
+
+
+def _sound(manifest: dict | None) -> bool:
+    """True if the parts of a manifest that are followed further have the types they should have."""
+    if manifest is None or any(
+        not isinstance(manifest.get(k), dict) for k in ("inputs", "outputs", "parents", "facts", "versions")
+    ):
+        return False
+    inputs, outputs, parents = manifest["inputs"].values(), manifest["outputs"].values(), manifest["parents"].values()
+    return (
+        all(isinstance(e, dict) and isinstance(e.get("producer"), (str, type(None))) for e in inputs)
+        and all(isinstance(e, dict) and isinstance(e.get("bytes"), int) for e in outputs)
+        and all(isinstance(sha, str) for sha in parents)
+    )
 
 
 def _mapping(path: Path, notes: list[str]) -> dict:

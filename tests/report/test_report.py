@@ -154,6 +154,15 @@ def test_damaged_files_are_named_and_the_rest_is_reported(run_copy):
     assert "eval_rpo3 was made from another rpo3" in html
 
 
+@pytest.mark.parametrize(
+    ("key", "value"), [("inputs", []), ("outputs", {"model": "x"}), ("facts", None), ("parents", {"world": 1})]
+)
+def test_a_manifest_of_the_wrong_shape_is_no_manifest(run_copy, key, value):
+    path = run_copy / "rpo3" / "manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {key: value}))
+    assert "rpo3: manifest.json cannot be read" in page(run_copy)
+
+
 def test_a_parent_that_was_redone_is_reported(run_copy):
     path = run_copy / "reward" / "manifest.json"
     manifest = json.loads(path.read_text())
