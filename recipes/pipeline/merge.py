@@ -69,7 +69,7 @@ class Merge:
             self.history.setdefault(key, []).append((value, layer.where(key)))
 
     def where(self, key: Key) -> str:
-        """ "file:line (stage x)" of what holds for a key, for the message of a problem."""
+        """Where the value that holds was set, as file:line (stage x), for the message of a problem."""
         place = self.history[key][-1][1] if key in self.history else self.base.where(key)
         return f"{place} (stage {self.stage})"
 

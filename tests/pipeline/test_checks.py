@@ -163,6 +163,7 @@ WRONG = [
     ("C17", ["world.sizes.human=3"], "world.sizes.human: human.jsonl has 3 rows"),
     ("C18", ["sft.data.over_length=cut"], "'cut'"),
     ("C18", ["gen.top_p=1.5"], "from 0 to 1"),
+    ("C18", ["base.model.num_layers=four"], "'four'"),
     ("C18", ["gen.batch_size=0"], "is 0"),
     ("I1", ["eval.inputs.prompts=gen/prompts.jsonl"], "does not write `prompts.jsonl`"),
     ("I1", ["pairs.inputs.scored=samples/responses.jsonl"], "takes scored.jsonl of a score stage"),

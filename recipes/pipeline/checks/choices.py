@@ -26,6 +26,8 @@ RANGES = {
     "model.dpo.ref_policy_kl_penalty": (0, None),
     "tokenizer.vocab_size": (1, None),
 }
+# The base leaves these open (???), so composing does not know their type.
+SIZES = ("num_layers", "hidden_size", "ffn_hidden_size", "num_attention_heads", "num_query_groups")
 
 C18 = Rule(
     "C18",
@@ -49,3 +51,10 @@ def ranges(stage):
         value = stage.get(key)
         if isinstance(value, (int, float)) and (value < low or (high is not None and value > high)):
             yield key, f"is {value}", f"give {low} or more" if high is None else f"give a number from {low} to {high}"
+
+
+@C18
+def sizes(stage):
+    for key in (f"model.{name}" for name in SIZES):
+        if stage.get(key) is not None and (stage.number(key) or 0) < 1:
+            yield key, f"is {stage.get(key)!r}", "give a whole number above 0"
