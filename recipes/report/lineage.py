@@ -128,7 +128,7 @@ def _short(name: str) -> str:
 
 
 def details(run: Run) -> list[dict]:
-    """For every stage what the fold-out shows: inputs, outputs, facts and the frozen config."""
+    """For every stage what the fold-out shows: inputs, outputs, facts (but for the data) and the config."""
     return [
         {
             "name": s.name,
@@ -142,7 +142,7 @@ def details(run: Run) -> list[dict]:
             "started": (s.manifest or {}).get("started"),
             "inputs": [{"name": n, **e} for n, e in s.inputs().items()],
             "outputs": _outputs(s, run),
-            "facts": list(flat(s.facts)),
+            "facts": flat({k: v for k, v in s.facts.items() if k != "data"}),
             "config": s.config_text,
             "folder": s.name,
         }
