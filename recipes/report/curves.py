@@ -77,7 +77,7 @@ def curve(stage: Stage, title: str, value: Value) -> Figure:
     series, legend = [], []
     if len(train) > 30:
         series.append(svg.Series("train", "train", thin(train, 500), "faint"))
-        series.append(svg.Series("train", "train", thin(smooth(train, len(train) / 20), 300)))
+        series.append(svg.Series("train", "train", thin(smooth(train, max(2, len(train) // 40)), 300)))
     else:
         series.append(svg.Series("train", "train", train))
     series.append(svg.Series("validation", "val", thin(held_out, 200)))

@@ -70,12 +70,15 @@ def size(count: object) -> str:
     return f"{x:.1f} TB"
 
 
-def smooth(points: Sequence[tuple[float, float]], window: float) -> list[tuple[float, float]]:
-    """Exponential moving average with bias correction; `window` is about how many points it looks back."""
-    keep, total, weight, result = 1 - 1 / max(window, 1.0), 0.0, 0.0, []
-    for x, y in points:
-        total, weight = keep * total + (1 - keep) * y if keep else y, keep * weight + (1 - keep) if keep else 1.0
-        result.append((x, total / weight))
+def smooth(points: Sequence[tuple[float, float]], reach: int) -> list[tuple[float, float]]:
+    """Mean over `reach` points to both sides, fewer near the ends: symmetric, so that a fall is not drawn late."""
+    sums = [0.0]
+    for _, y in points:
+        sums.append(sums[-1] + y)
+    result = []
+    for i, (x, _) in enumerate(points):
+        r = min(reach, i, len(points) - 1 - i)
+        result.append((x, (sums[i + r + 1] - sums[i - r]) / (2 * r + 1)))
     return result
 
 

@@ -22,17 +22,19 @@ def wall(run: Run) -> dict:
     """The run as a whole: start, elapsed seconds and what they cover, sum over the stages, time to the first step.
 
     Elapsed is the runner's own count if one start of it did all that is done; otherwise from the first start to the
-    last end, pauses between several starts included.
+    last thing recorded, pauses between several starts included.
     """
     found = spans(run)
-    start, end = min((s for _, s, _ in found), default=None), max((e for _, _, e in found), default=None)
+    start = min((s for _, s, _ in found), default=None)
+    seen = [number(line.get("time")) for stage in run.stages.values() for line in stage.lines[-1:]]
+    end = max([e for _, _, e in found] + [t for t in seen if t is not None], default=None)
     began, total = number(run.timing.get("started")), number(run.timing.get("total_seconds"))
     in_one_go = began is not None and total is not None and start is not None and start >= began - 1
     if in_one_go:
         elapsed, note, start = total, "one start of the runner", began
     else:
         elapsed = None if start is None else end - start
-        note = "from the first stage's start to the last one's end"
+        note = "from the first stage's start to the last thing recorded"
     first = min((t for stage in run.stages.values() if (t := _first_step(stage)) is not None), default=None)
     return {
         "start": start,
@@ -133,7 +135,7 @@ def machine(run: Run) -> list[tuple[str, str]]:
     """What the run recorded about itself and its machine: all of pipeline.yaml and timing.json beside the stages."""
     about = {k: v for k, v in run.pipeline.items() if k not in ("stages", "versions", "all", "name")}
     commits = sorted({str(c) for s in run.stages.values() if (c := (s.manifest or {}).get("commit"))})
-    if commits:
+    if commits and commits != [about.get("commit")]:
         about["commit of the code"] = commits
     timing = {
         k: v

@@ -46,8 +46,11 @@ def test_thinning_keeps_the_spike_and_the_order():
     assert all(a[0] < b[0] for a, b in pairwise(thinned))
 
 
-def test_smoothing_leaves_a_constant_alone_from_the_first_point():
-    assert [y for _, y in numbers.smooth([(x, 2.5) for x in range(9)], 4)] == pytest.approx([2.5] * 9)
+def test_smoothing_leaves_a_straight_line_where_it_is():
+    line = [(float(x), 7 - 0.5 * x) for x in range(9)]
+    assert numbers.smooth(line, 3) == [(x, pytest.approx(y)) for x, y in line]
+    zigzag = [(float(x), float(x % 2)) for x in range(99)]
+    assert all(abs(y - 0.5) < 0.04 for _, y in numbers.smooth(zigzag, 10)[10:-10])
 
 
 @pytest.mark.parametrize(
