@@ -122,7 +122,7 @@ def plain_message(message: object, field: str) -> dict:
 
 
 def split_embedded(messages: list[dict], template: Template) -> list[dict]:
-    """Text that holds rendered turns -> messages: user "hi\\n<extra_id_1>Assistant\\nyo" -> user "hi", assistant "yo"."""
+    """Text with rendered turns in it -> messages: "hi\\n<extra_id_1>Assistant\\nyo" -> user "hi", assistant "yo"."""
     out: list[dict] = []
     for message in messages:
         if message["role"] == "user" and isinstance(message["content"], str):

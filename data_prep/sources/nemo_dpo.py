@@ -17,7 +17,7 @@ def convert(row: dict, context: Context) -> Pair:
     rendered = isinstance(prompt, str)
     if rendered:
         messages = context.template.parse(prompt)
-        if context.template.prompt(messages) != prompt:
+        if not prompt.endswith(context.template.assistant_header):
             raise BadRow("D12", "prompt", f"does not end in the assistant header {context.template.assistant_header!r}")
     else:
         messages = as_messages(prompt, "prompt")

@@ -1,4 +1,4 @@
-"""This repository's own pairs: {"prompt": messages | str, "chosen", "rejected", "chosen_reward"?, "rejected_reward"?}."""
+"""This repository's pairs: {"prompt": messages | str, "chosen", "rejected", "chosen_reward"?, "rejected_reward"?}."""
 
 from __future__ import annotations
 

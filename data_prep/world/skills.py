@@ -12,6 +12,8 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from recipes.errors import Problem, UserInputError
+
 LETTERS, DIGITS = list("abcdefghijkl"), [str(n) for n in range(10)]
 
 
@@ -29,10 +31,9 @@ class Lists:
     @classmethod
     def of(cls, letters: int, digits: int, longest: int) -> Lists:
         if not (2 <= letters <= len(LETTERS) and 2 <= digits <= len(DIGITS) and 2 <= longest <= min(letters, digits)):
-            raise ValueError(
-                f"letters {letters} (2..{len(LETTERS)}), digits {digits} (2..{len(DIGITS)}), longest list "
-                f"{longest} (2..the smaller of the two)"
-            )
+            message = f"letters {letters}, digits {digits}, longest_list {longest} make no lists"
+            fix = f"letters 2..{len(LETTERS)}, digits 2..{len(DIGITS)}, longest_list 2..the smaller of the two"
+            raise UserInputError(Problem("", "tasks", message, fix))
         return cls(LETTERS[:letters], DIGITS[:digits], longest)
 
 
