@@ -35,7 +35,8 @@ def wall(run: Run) -> dict:
     else:
         elapsed = None if start is None else end - start
         note = "from the first stage's start to the last thing recorded"
-    first = min((t for stage in run.stages.values() if (t := _first_step(stage)) is not None), default=None)
+    steps = [number(line.get("time")) for stage in run.stages.values() for line in stage.events("train")]
+    first = min((t for t in steps if t is not None), default=None)
     return {
         "start": start,
         "elapsed": elapsed,

@@ -15,7 +15,7 @@ from recipes.errors import UserInputError
 from recipes.pipeline import artifacts
 from recipes.report import curves, datasets, evaluations, lineage, published, render, samples, timing
 from recipes.report.load import load_run, read_json, read_jsonl
-from tests.report.run_fixture import HOSTILE, POLICIES, graph, write_lines, write_run
+from tests.report.run_fixture import HOSTILE, POLICIES, START, graph, write_lines, write_run
 
 
 def page(run_dir: Path) -> str:
@@ -278,6 +278,8 @@ def test_the_share_of_time_in_steps_counts_the_last_attempt_only(run_copy):
         stage / "metrics.jsonl",
         [*lines[:60], *again, {"event": "train", "step": 61, "step_time": wall / 4, "time": lines[0]["time"] + 2}],
     )
+    first = timing.wall(load_run(run_copy))["first_step"]
+    assert first == pytest.approx(lines[1]["time"] - (START - 1)), "the run's first step is that of the first attempt"
     row = timing.stage_rows(load_run(run_copy))[1]
     assert row["name"] == "base" and row["steps"] == 1 and row["share"] == pytest.approx(0.25)
 
