@@ -1,11 +1,15 @@
-"""What a record must satisfy beyond its schema, and how many tokens it will take. Each check raises BadRow."""
+"""What a record must satisfy beyond its schema, and how many tokens it will take. Each check raises BadRow.
+
+A check gets the record and the trainer's row made of it (formats.py), whose rendering has already refused malformed
+messages, so that every text is rendered once.
+"""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
 
-from data_prep.records import UNKNOWN, Conversation, Pair, Rating, Text
+from data_prep.records import UNKNOWN, Conversation, Pair, Rating, Record, Text
 from data_prep.rules import BadRow
 from data_prep.template import Template
 from data_prep.tokens import Tokenizer
@@ -25,22 +29,31 @@ class Rules:
     max_length: int = 0
 
 
-def check_conversation(record: Conversation, template: Template, tokenizer: Tokenizer | None, rules: Rules) -> int:
-    text = template.conversation(record.messages)
-    if tokenizer is None:
+@dataclass(frozen=True)
+class Rendering:
+    """How a file is rendered. template: None for plain text only; tokenizer: None = lengths and borders unchecked."""
+
+    template: Template | None
+    tokenizer: Tokenizer | None
+
+
+def check_conversation(record: Conversation, row: dict, how: Rendering, rules: Rules) -> int:
+    if how.tokenizer is None:
         return 0
-    return tokenizer.check_segments(text, template.segments(record.messages), "messages")
+    text, segments = how.template.conversation(record.messages), how.template.segments(record.messages)
+    return how.tokenizer.check_segments(text, segments, "messages")
 
 
-def check_pair(record: Pair, template: Template, tokenizer: Tokenizer | None, rules: Rules) -> int:
-    prompt = template.prompt(record.prompt)
-    chosen, rejected = template.response(record.chosen, "chosen"), template.response(record.rejected, "rejected")
-    if chosen == rejected:
+def check_pair(record: Pair, row: dict, how: Rendering, rules: Rules) -> int:
+    if record.chosen == record.rejected:
         raise BadRow("D8", "chosen", f"is the same text as rejected: {record.chosen[:60]!r}")
     _check_rewards(record, rules)
-    if tokenizer is None:
+    if how.tokenizer is None:
         return 0
-    return max(tokenizer.check_prefix(prompt, chosen, "chosen"), tokenizer.check_prefix(prompt, rejected, "rejected"))
+    return max(
+        how.tokenizer.check_prefix(row["prompt"], row["chosen_response"], "chosen"),
+        how.tokenizer.check_prefix(row["prompt"], row["rejected_response"], "rejected"),
+    )
 
 
 def _check_rewards(record: Pair, rules: Rules) -> None:
@@ -59,32 +72,33 @@ def _check_rewards(record: Pair, rules: Rules) -> None:
         )
 
 
-def check_rating(record: Rating, template: Template, tokenizer: Tokenizer | None, rules: Rules) -> int:
-    template.check_text(record.response, "response")
-    prompt = template.prompt(record.prompt)
-    text = template.scoring(record.prompt, record.response)
+def check_rating(record: Rating, row: dict, how: Rendering, rules: Rules) -> int:
+    how.template.check_text(record.response, "response")
     for i, value in enumerate(record.label):
         if not math.isfinite(value):
             raise BadRow("D11", f"label[{i}]", f"is {value}")
     if all(value == UNKNOWN for value in record.label):
         raise BadRow("D11", "label", "has no known attribute")
-    return 0 if tokenizer is None else tokenizer.check_prefix(prompt, text[len(prompt) :], "response")
+    if how.tokenizer is None:
+        return 0
+    prompt = how.template.prompt(record.prompt)
+    return how.tokenizer.check_prefix(prompt, row["text"][len(prompt) :], "response")
 
 
-def check_text(record: Text, template: Template | None, tokenizer: Tokenizer | None, rules: Rules) -> int:
+def check_text(record: Text, row: dict, how: Rendering, rules: Rules) -> int:
     if not record.text.strip():
         raise BadRow("D4", "text", "is empty")
-    if template is not None:
-        template.check_control(record.text, "text")
-    return 0 if tokenizer is None else len(tokenizer.encode(record.text)) + TEXT_EXTRA_TOKENS
+    if how.template is not None:
+        how.template.check_control(record.text, "text")
+    return 0 if how.tokenizer is None else len(how.tokenizer.encode(record.text)) + TEXT_EXTRA_TOKENS
 
 
 CHECKS = {"sft": check_conversation, "preference": check_pair, "reward": check_rating, "text": check_text}
 
 
-def check(kind: str, record, template: Template | None, tokenizer: Tokenizer | None, rules: Rules) -> int:
+def check(kind: str, record: Record, row: dict, how: Rendering, rules: Rules) -> int:
     """All checks of one record; returns its length in tokens (0 without a tokenizer). Raises BadRow; D6 comes last."""
-    tokens = CHECKS[kind](record, template, tokenizer, rules)
+    tokens = CHECKS[kind](record, row, how, rules)
     if rules.max_length and tokens > rules.max_length:
         raise BadRow("D6", "row", f"takes {tokens} tokens, the limit is {rules.max_length}")
     return tokens

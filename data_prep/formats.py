@@ -14,8 +14,8 @@ def preference_row(record: Pair, template: Template) -> dict:
     """String form: the assistant header is in the prompt, so the loss covers the response and the stop token only."""
     row = {
         "prompt": template.prompt(record.prompt),
-        "chosen_response": template.response(record.chosen),
-        "rejected_response": template.response(record.rejected),
+        "chosen_response": template.response(record.chosen, "chosen"),
+        "rejected_response": template.response(record.rejected, "rejected"),
     }
     if record.chosen_reward is not None:
         row |= {"chosen_reward": record.chosen_reward, "rejected_reward": record.rejected_reward}

@@ -55,7 +55,7 @@ def _decode(path: Path, number: int, raw: bytes) -> dict:
     if not raw.strip():
         raise refuse(path, number, "is blank", fix="remove the blank line")
     try:
-        row = json.loads(raw.decode("utf-8"), object_pairs_hook=_unique)
+        row = _DECODER.decode(raw.decode("utf-8"))
     except UnicodeDecodeError as error:
         raise refuse(path, number, f"byte {error.start} of the line is not UTF-8") from None
     except json.JSONDecodeError as error:
@@ -74,6 +74,9 @@ def _unique(pairs: list[tuple[str, object]]) -> dict:
         keys = [key for key, _ in pairs]
         raise ValueError(f"key {next(k for k in keys if keys.count(k) > 1)!r} occurs twice in one object")
     return row
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_unique)
 
 
 def _read_array(path: Path, raw: bytes) -> Iterator[tuple[int, dict]]:

@@ -15,7 +15,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from data_prep.checks import Rules, check
+from data_prep.checks import Rendering, Rules, check
 from data_prep.formats import TRAINER_ROWS, meta_row
 from data_prep.jsonl import AtomicFile, file_sha256, read_rows, refuse
 from data_prep.rules import RULES, BadRow
@@ -93,7 +93,8 @@ def prepare(
     drop = {rule for rule in RULES if bad_rows == "drop" and rule != "D6"} | (
         {"D6"} if over_length == "drop" else set()
     )
-    context, rules, seen = Context(template, embedded_turns), Rules(rewards, max_length), _Pass()
+    context, how = Context(template, embedded_turns), Rendering(template, encoder)
+    rules, seen = Rules(rewards, max_length), _Pass()
     with AtomicFile(out_dir) as out, AtomicFile(out_dir) as meta:
         for line, row in read_rows(source):
             if limit is not None and seen.counts["kept"] >= limit:
@@ -102,11 +103,12 @@ def prepare(
             seen.schema = seen.schema or detect(kind, row, source)
             try:
                 record = convert(seen.schema, row, line, context)
-                tokens = check(kind, record, template, encoder, rules)
+                trainer_row = TRAINER_ROWS[kind](record, template)
+                tokens = check(kind, record, trainer_row, how, rules)
             except BadRow as bad:
                 _note(seen, bad, source, line, drop)
                 continue
-            out.write(TRAINER_ROWS[kind](record, template))
+            out.write(trainer_row)
             meta.write(meta_row(record, tokens))
             _keep(seen, record, tokens)
         _check_file(seen, source, rewards)

@@ -70,6 +70,9 @@ class Text(Record):
     text: str = ""
 
 
+_CANONICAL = json.JSONEncoder(sort_keys=True, ensure_ascii=False)
+
+
 def content_id(*parts: object) -> str:
     """Short id of JSON-able content: 16 hex digits of sha256, the same on every machine."""
-    return hashlib.sha256(json.dumps(parts, sort_keys=True, ensure_ascii=False).encode()).hexdigest()[:16]
+    return hashlib.sha256(_CANONICAL.encode(parts).encode()).hexdigest()[:16]

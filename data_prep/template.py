@@ -125,19 +125,21 @@ class Template:
         HelpSteer2 prompts look like this: "hi\\n<extra_id_1>Assistant\\nhello\\n<extra_id_1>User\\nbye".
         """
         names = {self.roles[role]: role for role in ("user", "assistant")}
-        t = self.tokens
-        mark = (
-            re.escape(t["end_of_turn"] + t["turn_start"])
-            + "("
-            + "|".join(map(re.escape, names))
-            + ")"
-            + re.escape(t["end_of_name"])
-        )
-        pieces = re.split(mark, body)
+        pieces = self._turn_mark.split(body)
         messages = [{"role": "user", "content": pieces[0]}]
         for name, content in zip(pieces[1::2], pieces[2::2]):
             messages.append({"role": names[name], "content": content})
         return messages
+
+    @cached_property
+    def _turn_mark(self) -> re.Pattern:
+        """The border between two turns; its group is the speaker's name."""
+        names = "|".join(re.escape(self.roles[role]) for role in ("user", "assistant"))
+        before, after = (
+            re.escape(self.tokens["end_of_turn"] + self.tokens["turn_start"]),
+            re.escape(self.tokens["end_of_name"]),
+        )
+        return re.compile(f"{before}({names}){after}")
 
     def parse(self, rendered: str, field: str = "prompt") -> list[dict]:
         """Inverse of `prompt` (and of `conversation`/`scoring` without their last token): rendered text -> messages.

@@ -29,7 +29,7 @@ class Tokenizer:
             )
         self._model = sentencepiece.SentencePieceProcessor(model_file=str(path))
         self._prefix_length = len(self._model.encode(_PREFIX))
-        self.encode = lru_cache(maxsize=4096)(self._encode)  # prompts and headers repeat
+        self.encode = lru_cache(maxsize=512)(self._encode)  # prompts and headers repeat
 
     def _encode(self, text: str) -> tuple[int, ...]:
         return tuple(self._model.encode(text))
