@@ -1,0 +1,47 @@
+# make demo   set up and run the whole chain on this machine's CPU
+# make test   set up and run all tests (what CI runs)
+# make core   only the light install: configs, data preparation, checks, reports
+
+PYTHON ?= python3
+VENV   ?= .venv
+# Where pip would fetch torch's CUDA build: make TORCH_ARGS='--index-url https://download.pytorch.org/whl/cpu' demo
+TORCH_ARGS ?=
+ARGS   ?=
+
+PIP   = $(VENV)/bin/python -m pip --disable-pip-version-check -q install --no-deps
+ALIGN = $(VENV)/bin/align
+
+.PHONY: demo test lint core engine clean
+
+demo: engine
+	$(ALIGN) run tiny $(ARGS)
+
+test: engine $(VENV)/.test
+	sh tests/install_chromium.sh
+	$(VENV)/bin/python -m ruff check .
+	$(VENV)/bin/python -m pytest $(ARGS)
+
+lint: $(VENV)/.test
+	$(VENV)/bin/python -m ruff check .
+
+core: $(VENV)/.core
+engine: $(VENV)/.engine
+
+# Stamps: an install is repeated when its lock file changes.
+$(VENV)/.core: requirements/core.lock pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) -r requirements/core.lock
+	$(PIP) -e .
+	touch $@
+
+$(VENV)/.engine: requirements/engine.lock requirements/torch.lock $(VENV)/.core
+	$(PIP) $(TORCH_ARGS) -r requirements/torch.lock
+	$(PIP) -r requirements/engine.lock
+	touch $@
+
+$(VENV)/.test: requirements/test.lock $(VENV)/.core
+	$(PIP) -r requirements/test.lock
+	touch $@
+
+clean:
+	rm -rf $(VENV) build *.egg-info
