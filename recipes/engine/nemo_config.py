@@ -32,10 +32,10 @@ def inference(cfg: DictConfig) -> DictConfig:
     with open_dict(nemo):
         _fill_trainer(nemo, OmegaConf.create({"max_epochs": 1, "max_steps": 1}))
         _fill_model(nemo.model)
-        nemo.model.optim = None
+        nemo.model.optim = {"name": "portable_adamw"}  # read, never built
         nemo.model.micro_batch_size = nemo.model.global_batch_size = 1
         nemo.model.activations_checkpoint_granularity = nemo.model.activations_checkpoint_method = None
-        nemo.model.sequence_parallel = False
+        nemo.model.sequence_parallel = nemo.model.gradient_as_bucket_view = False
     return nemo
 
 

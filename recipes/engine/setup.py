@@ -45,6 +45,8 @@ def configure(cfg) -> None:
     """Settings of this process: `resources.threads` CPU threads and the seed."""
     import torch
 
+    # Lightning sets the number of threads again when its strategy starts, unless this variable is there.
+    os.environ["OMP_NUM_THREADS"] = str(cfg.resources.threads)
     torch.set_num_threads(cfg.resources.threads)
     torch.manual_seed(cfg.seed)
 
