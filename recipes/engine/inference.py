@@ -19,7 +19,7 @@ from nemo_aligner.models.nlp.gpt.gpt_sft_model import GPTSFTModel
 from nemo_aligner.models.nlp.gpt.megatron_gpt_regression_reward_model import MegatronGPTRegressionRewardModel
 from nemo_aligner.utils import parallel_state
 from nemo_aligner.utils.train_script_utils import init_distributed
-from nemo_aligner.utils.utils import load_and_override_model_config, load_from_nemo
+from nemo_aligner.utils.utils import configure_batch_sizes, load_and_override_model_config, load_from_nemo
 
 from recipes.engine import checkpoints, nemo_config
 
@@ -54,6 +54,8 @@ def load_reward_model(cfg, trainer, path: Path) -> MegatronGPTRegressionRewardMo
 def _load(model_class, cfg, trainer, path: Path):
     restore_path = checkpoints.source(path)
     merged = load_and_override_model_config(restore_path, nemo_config.inference(cfg).model)
+    if parallel_state.is_initialized():  # a model before this one has left its batch size behind
+        configure_batch_sizes(1, merged.global_batch_size, merged.global_batch_size)
     model = load_from_nemo(model_class, merged, trainer, strict=True, restore_path=restore_path)
     init_distributed(trainer, model, merged.transformer_engine)
     model.freeze()

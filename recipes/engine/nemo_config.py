@@ -22,6 +22,7 @@ def training(cfg: DictConfig, stage_dir: Path, section: str) -> DictConfig:
     with open_dict(nemo):
         _fill_trainer(nemo, nemo.trainer[section])
         _fill_model(nemo.model)
+        nemo.model.overwrite_base_config = {key: True for key in NEVER_INHERITED}
         nemo.exp_manager = OmegaConf.merge(_exp_manager(stage_dir, cfg.stage), nemo.exp_manager)
     return nemo
 
@@ -33,7 +34,10 @@ def inference(cfg: DictConfig) -> DictConfig:
         _fill_trainer(nemo, OmegaConf.create({"max_epochs": 1, "max_steps": 1}))
         _fill_model(nemo.model)
         nemo.model.optim = {"name": "portable_adamw"}  # read, never built
-        nemo.model.micro_batch_size = nemo.model.global_batch_size = 1
+        # Each call sets its own batch size; one row a data-parallel rank is the smallest that NeMo accepts.
+        model_parallel = nemo.model.tensor_model_parallel_size * nemo.model.pipeline_model_parallel_size
+        nemo.model.micro_batch_size = 1
+        nemo.model.global_batch_size = nemo.trainer.devices * nemo.trainer.num_nodes // model_parallel
         nemo.model.activations_checkpoint_granularity = nemo.model.activations_checkpoint_method = None
         nemo.model.sequence_parallel = nemo.model.gradient_as_bucket_view = False
     return nemo
@@ -89,7 +93,6 @@ def _fill_model(model) -> None:
     model.hysteresis = 2
     if "encoder_seq_length" in model:
         model.max_position_embeddings = model.encoder_seq_length
-    model.overwrite_base_config = {key: True for key in NEVER_INHERITED}
 
 
 def _exp_manager(stage_dir: Path, name: str) -> DictConfig:
