@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import queue
+import threading
 import time
 from pathlib import Path
 
@@ -67,43 +69,42 @@ def _forget_after(path: Path, step: int) -> None:
 
 
 class WandbLogger:
-    """Weights & Biases, never fatal: whatever goes wrong is said once in the log, and training goes on without it."""
+    """Weights & Biases, never fatal and never waited for: a thread of its own starts the run and sends what is queued.
+
+    Offline unless there is an account (WANDB_API_KEY). Whatever goes wrong is said once in the log, and training goes on.
+    """
+
+    # At the end: how long to wait for the last lines, in seconds. Offline they are on disk at once.
+    FLUSH_SECONDS = 30
 
     def __init__(self, cfg, stage_dir: Path):
-        self.run = None
-        if cfg.wandb.mode == "disabled":
-            return
-        mode = cfg.wandb.mode if os.environ.get("WANDB_API_KEY") else "offline"
+        self.actions: queue.Queue = queue.Queue()
+        self.thread = None
+        if cfg.wandb.mode != "disabled":
+            mode = cfg.wandb.mode if os.environ.get("WANDB_API_KEY") else "offline"
+            self.thread = threading.Thread(target=self._work, args=(cfg.wandb.project, mode, stage_dir), daemon=True)
+            self.thread.start()
+
+    def log_hyperparams(self, params) -> None:
+        self.actions.put(lambda run: run.config.update(params, allow_val_change=True))
+
+    def log_metrics(self, metrics: dict, step: int) -> None:
+        self.actions.put(lambda run: run.log(metrics))
+
+    def finalize(self, status: str) -> None:
+        self.actions.put(None)
+        if self.thread is not None:
+            self.thread.join(self.FLUSH_SECONDS)
+
+    def _work(self, project: str, mode: str, stage_dir: Path) -> None:
         try:
             import wandb
 
-            self.run = wandb.init(
-                project=cfg.wandb.project,
-                group=stage_dir.parent.name,
-                name=f"{stage_dir.parent.name}/{stage_dir.name}",
-                dir=str(stage_dir),
-                mode=mode,
-                settings=wandb.Settings(silent=True, x_disable_stats=True, disable_git=True, disable_code=True),
-            )
+            name, group = f"{stage_dir.parent.name}/{stage_dir.name}", stage_dir.parent.name
+            settings = wandb.Settings(silent=True, x_disable_stats=True, disable_git=True, disable_code=True)
+            run = wandb.init(project=project, group=group, name=name, dir=str(stage_dir), mode=mode, settings=settings)
+            while (action := self.actions.get()) is not None:
+                action(run)
+            run.finish()
         except Exception as error:
-            self._give_up(error)
-
-    def log_hyperparams(self, params) -> None:
-        self._try(lambda: self.run.config.update(params, allow_val_change=True))
-
-    def log_metrics(self, metrics: dict, step: int) -> None:
-        self._try(lambda: self.run.log(metrics))
-
-    def finalize(self, status: str) -> None:
-        self._try(lambda: self.run.finish(quiet=True))
-
-    def _try(self, action) -> None:
-        if self.run is not None:
-            try:
-                action()
-            except Exception as error:
-                self._give_up(error)
-
-    def _give_up(self, error: Exception) -> None:
-        print(f"wandb: {error!r}; going on without it", flush=True)
-        self.run = None
+            print(f"wandb: {error!r}; going on without it", flush=True)
