@@ -8,7 +8,7 @@ VENV   ?= .venv
 TORCH_ARGS ?=
 ARGS   ?=
 
-PIP   = $(VENV)/bin/python -m pip --disable-pip-version-check -q install --no-deps
+PIP   = $(VENV)/bin/python -m pip --disable-pip-version-check -q install
 ALIGN = $(VENV)/bin/align
 
 .PHONY: demo test lint core engine clean
@@ -30,17 +30,17 @@ engine: $(VENV)/.engine
 # Stamps: an install is repeated when its lock file changes.
 $(VENV)/.core: requirements/core.lock pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(PIP) -r requirements/core.lock
-	$(PIP) -e .
+	$(PIP) --no-deps -r requirements/core.lock
+	$(PIP) --no-deps -e .
 	touch $@
 
 $(VENV)/.engine: requirements/engine.lock requirements/torch.lock $(VENV)/.core
+	$(PIP) --no-deps -r requirements/engine.lock
 	$(PIP) $(TORCH_ARGS) -r requirements/torch.lock
-	$(PIP) -r requirements/engine.lock
 	touch $@
 
 $(VENV)/.test: requirements/test.lock $(VENV)/.core
-	$(PIP) -r requirements/test.lock
+	$(PIP) --no-deps -r requirements/test.lock
 	touch $@
 
 clean:
