@@ -24,8 +24,10 @@ def tidy(directory: Path) -> None:
     if not directory.is_dir():
         return
     for marker in directory.glob("*-unfinished"):
-        shutil.rmtree(directory / marker.name.removesuffix("-unfinished"), ignore_errors=True)
-        marker.unlink(missing_ok=True)
+        torn = directory / marker.name.removesuffix("-unfinished")
+        if torn.is_dir():
+            shutil.rmtree(torn)  # not ignoring errors: half of it without its marker would pass for finished
+        marker.unlink()
     finished = sorted((d for d in directory.glob("*-last") if d.is_dir()), key=step_of)
     for checkpoint in finished:
         if not (checkpoint / ".metadata").is_file():

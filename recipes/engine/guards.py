@@ -75,7 +75,7 @@ def preference_bounds(dpo, precision, group):
             dpo.preference_loss,
             dpo.ref_policy_kl_penalty,
             dpo.gt_reward_scale * (batch["chosen_rewards"] - batch["rejected_rewards"]),
-        )
+        ).cuda()  # the loader's batch is in host memory, which NCCL does not reduce
         torch.distributed.all_reduce(value, group=group)
         value = value.item() / torch.distributed.get_world_size(group)
         slack = tolerance * max(1.0, abs(value))

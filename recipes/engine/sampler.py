@@ -19,11 +19,12 @@ class GlobalBatchSampler(MegatronPretrainingRandomBatchSampler):
     """Yields, for one rank, the row indices of its micro-batches in each global batch.
 
     Micro-batch m of a global batch goes to rank m % data_parallel_size, so the content of every micro-batch, and with
-    it the loss (a mean over micro-batches), is the same for any number of ranks. One iteration ends where NeMo-Aligner's
-    trainers expect an epoch to end (after total_samples // global_batch_size batches); the rows left over open the
-    next one. A subclass because the trainers allow several epochs for this class only.
+    it the loss (a mean over micro-batches), is the same for any number of ranks. One iteration ends where the trainers
+    of NeMo-Aligner expect an epoch to end (after total_samples // global_batch_size batches); the rows left over open
+    the next one. A subclass because the trainers allow several epochs for this class only.
 
-    shuffle: False draws the rows in file order in every pass (validation).
+    shuffle: False draws the rows in file order, and every iteration starts again at the first row (validation): each
+    validation of a stage, also one after a resume or one cut short by a limit, looks at the same rows.
     """
 
     def __init__(self, *, shuffle: bool = True, **kwargs):
@@ -38,6 +39,8 @@ class GlobalBatchSampler(MegatronPretrainingRandomBatchSampler):
         return self.batches_per_epoch - (self.consumed_samples // self.global_batch_size) % self.batches_per_epoch
 
     def __iter__(self) -> Iterator[list[int]]:
+        if not self.shuffle:
+            self.consumed_samples = 0
         for _ in range(len(self)):
             rows = self._rows(self.consumed_samples, self.global_batch_size)
             self.consumed_samples += self.global_batch_size
