@@ -26,7 +26,7 @@ class JsonlLogger:
 
     @classmethod
     def for_rows(cls, path: Path, total: int):
-        """For stages that work through rows: returns a function that records how many are done (rank 0; else nothing)."""
+        """For stages that work through rows: a function that records how many are done (rank 0; else nothing)."""
         if rank() != 0:
             return lambda count: None
         logger, done = cls(path, total, unit="row"), [0]
@@ -71,7 +71,7 @@ def _forget_after(path: Path, step: int) -> None:
 class WandbLogger:
     """Weights & Biases, never fatal and never waited for: a thread of its own starts the run and sends what is queued.
 
-    Offline unless there is an account (WANDB_API_KEY). Whatever goes wrong is said once in the log, and training goes on.
+    Offline unless there is an account (WANDB_API_KEY). Whatever goes wrong is said once in the log; training goes on.
     """
 
     # At the end: how long to wait for the last lines, in seconds. Offline they are on disk at once.

@@ -82,7 +82,7 @@ def _fill_trainer(nemo, limits) -> None:
 
 
 def _fill_model(model) -> None:
-    """Keys with one right value here: megatron-core's model, no pre-training data pipeline, no grad scaler surprises."""
+    """Keys with one right value here: megatron-core's model, no pre-training data, no grad scaler surprises."""
     model.mcore_gpt = True
     model.pre_process = model.post_process = True
     model.persist_layer_norm = False
@@ -96,7 +96,7 @@ def _fill_model(model) -> None:
 
 
 def _exp_manager(stage_dir: Path, name: str) -> DictConfig:
-    """Checkpoints go to the stage's own folder; NeMo's logs beside the stage's. The resume rule is ours (checkpoints.tidy)."""
+    """Checkpoints go to the stage's own folder, NeMo's logs beside the stage's. Our resume rule: checkpoints.tidy."""
     return OmegaConf.create(
         {
             "explicit_log_dir": str(stage_dir / "logs" / "nemo"),

@@ -6,7 +6,7 @@ import torch
 
 
 class PortableAdamW(torch.optim.AdamW):
-    """Decoupled weight decay Adam (Loshchilov & Hutter, 2019) with one `step` per parameter group, like apex's FusedAdam.
+    """Adam with decoupled weight decay (Loshchilov & Hutter, 2019) and, like apex's FusedAdam, one `step` per group.
 
     torch's own AdamW keeps a `step` tensor per parameter, which megatron-core's distributed checkpoint refuses
     ("Optimizer shape (() does not match model shape"). Everything else is torch's definition.
@@ -50,14 +50,13 @@ class PortableAdamW(torch.optim.AdamW):
 def register() -> None:
     """Make `optim.name: portable_adamw` known to NeMo."""
     from dataclasses import dataclass
-    from typing import Optional
 
     from nemo.core.config import OptimizerParams
     from nemo.core.optim.optimizers import AVAILABLE_OPTIMIZERS, register_optimizer
 
     @dataclass
     class PortableAdamWParams(OptimizerParams):
-        lr: Optional[float] = 1e-3
+        lr: float | None = 1e-3
         betas: tuple = (0.9, 0.999)
         eps: float = 1e-8
         weight_decay: float = 0.01

@@ -48,7 +48,8 @@ def _row(meta: dict, gap: float, penalty: float) -> dict:
 def _logprob_gaps(model, nemo) -> list[float]:
     """Every validation pair's log-probability gap, in file order; all ranks compute all of them."""
     data = nemo.model.data
-    paths = {"train": data.data_prefix.validation, "validation": data.data_prefix.validation, "test": data.data_prefix.test}
+    held_out, test = data.data_prefix.validation, data.data_prefix.test
+    paths = {"train": held_out, "validation": held_out, "test": test}
     dataset = build_train_valid_test_dpo_datasets(
         cfg=nemo.model,
         data_prefix=type(data)(paths),
@@ -62,7 +63,7 @@ def _logprob_gaps(model, nemo) -> list[float]:
     size = nemo.model.dpo.log_prob_forward_micro_batch_size
     gaps: list[float] = []
     for start in range(0, len(dataset), size):
-        rows = [dataset[min(i, len(dataset) - 1)] for i in range(start, start + size)]  # the last one repeated: full batch
+        rows = [dataset[min(i, len(dataset) - 1)] for i in range(start, start + size)]  # padded with the last one
         batch = dpo_custom_collate(rows, eos_id=model.tokenizer.eos_id, pad_length_to_multiple_of=16)
         shift = model.get_logprob_batch(batch) - model.get_ref_policy_logprobs(batch)
         labels = torch.cat((batch["chosen_labels"], batch["rejected_labels"])).to(shift.device)

@@ -13,7 +13,7 @@ from recipes.engine.ranks import rank
 from recipes.pipeline.artifacts import atomic_write_text
 
 # NeMo-Aligner's label slots (nemo_aligner v0.7.0, steerlm common.py); the first four are legacy and not trained here.
-SLOTS = ("quality", "toxicity", "humor", "creativity", "helpfulness", "correctness", "coherence", "complexity", "verbosity")
+SLOTS = tuple("quality toxicity humor creativity helpfulness correctness coherence complexity verbosity".split())
 BATCH = 64
 
 

@@ -1,4 +1,4 @@
-"""Let NeMo-Aligner run where apex, Transformer Engine or CUDA is absent, and with a newer torch than it was written for.
+"""Let NeMo-Aligner run without apex, Transformer Engine or CUDA, and with a newer torch than it was written for.
 
 Each part asks for itself whether it is needed and does nothing where the real thing is installed, so the same stage
 runs in NVIDIA's container untouched. The order matters: megatron-core has to look for apex before a stand-in exists,

@@ -69,7 +69,7 @@ def _replace_functions(torch, cpu) -> None:
 
 
 def _replace_types(torch) -> None:
-    """`torch.cuda.LongTensor([...])` builds, and `isinstance(x, torch.cuda.FloatTensor)` asks; both work on CPU types."""
+    """`torch.cuda.LongTensor([...])` builds, `isinstance(x, torch.cuda.FloatTensor)` asks; both work on CPU types."""
     for name in ("FloatTensor", "HalfTensor", "BFloat16Tensor", "LongTensor", "IntTensor", "ByteTensor", "BoolTensor"):
         setattr(torch.cuda, name, getattr(torch, name))
 
