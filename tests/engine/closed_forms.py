@@ -1,4 +1,4 @@
-"""The losses written once more, pair by pair, from the papers; Python's `math` only, nothing from torch or NeMo-Aligner.
+"""The losses written once more, pair by pair, from the papers; Python's `math` only, nothing of torch or NeMo-Aligner.
 
 DPO arXiv 2305.18290 eq. 7, IPO 2310.12036 eq. 17, RPO 2406.11704 section 3.3.2 with its distances D (squared, forward
 KL, backward KL). `h` is the implicit gap times the penalty beta, `t` the true reward gap times eta.

@@ -149,7 +149,8 @@ def test_the_expected_first_loss_is_that_of_policy_equal_to_reference(loss, pena
 
 
 @pytest.mark.parametrize(
-    "loss, value", [("dpo", math.log(2)), ("ipo", 25.0), ("rpo_sq", 1.0), ("rpo_fwd_kl", 0.1201145), ("rpo_bwd_kl", 0.1109441)]
+    "loss, value",
+    [("dpo", math.log(2)), ("ipo", 25.0), ("rpo_sq", 1.0), ("rpo_fwd_kl", 0.1201145), ("rpo_bwd_kl", 0.1109441)],
 )
 def test_golden_first_losses(loss, value):
     from recipes.engine.guards import zero_shift_loss

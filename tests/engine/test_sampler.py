@@ -83,7 +83,7 @@ def test_a_resume_at_any_step_with_other_ranks_goes_on_the_same(before, after):
 
 @pytest.mark.parametrize("step", range(0, 2 * PER_EPOCH + 1))
 def test_an_iteration_ends_where_the_trainers_end_their_epoch(step):
-    """DPOTrainer.fit and SupervisedTrainer.fit: num_steps_per_epoch - step % num_steps_per_epoch steps, then iterate anew."""
+    """Both trainers' `fit`: num_steps_per_epoch - step % num_steps_per_epoch steps, then they iterate anew."""
     from nemo_aligner.utils.trainer_utils import compute_num_steps_per_epoch
 
     one = sampler(ours, 0, 2, consumed=step * GLOBAL)
