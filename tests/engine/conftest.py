@@ -25,9 +25,9 @@ def engine(installed) -> list[str]:
     return active
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def process_group(engine):
-    """torch.distributed with this process alone in it."""
+    """torch.distributed with this process alone in it. Ended after each test: with it, megatron asks for its groups."""
     import torch.distributed as dist
 
     dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
