@@ -80,7 +80,7 @@ def _facts(rows: list[dict]) -> dict:
         "spearman": None,
     }
     known = [(row["implicit_gap"], row["reward_gap"]) for row in rows if row["reward_gap"] is not None]
-    if len({gap for _, gap in known}) > 1:
+    if known and all(len(set(column)) > 1 for column in zip(*known)):  # a constant has no ranks, and NaN no JSON
         from scipy.stats import spearmanr
 
         facts["spearman"] = float(spearmanr(*zip(*known)).statistic)
