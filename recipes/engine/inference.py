@@ -93,7 +93,8 @@ def generate(model, prompts: list[str], sampling: Sampling, stop: str, seed: int
     room = model.cfg.encoder_seq_length - sampling.max_new_tokens
     for prompt, tokens in zip(prompts, ids):
         if len(tokens) > room:
-            raise ValueError(f"prompt of {len(tokens)} tokens + {sampling.max_new_tokens} new ones exceed the context: {prompt!r}")
+            size = f"{len(tokens)} tokens + {sampling.max_new_tokens} new ones"
+            raise ValueError(f"a prompt of {size} exceeds the context: {prompt!r}")
     lengths = [len(tokens) for tokens in ids]
     width = max(lengths) + sampling.max_new_tokens
     padded = torch.full((len(ids), width), tokenizer.eos_id, dtype=torch.long)
@@ -143,7 +144,7 @@ def score(model, texts: list[str]) -> torch.Tensor:
     ids = [tokenizer.text_to_ids(text) for text in texts]
     longest = max(map(len, ids))
     if longest > model.cfg.encoder_seq_length:
-        raise ValueError(f"a text of {longest} tokens exceeds the reward model's context of {model.cfg.encoder_seq_length}")
+        raise ValueError(f"a text of {longest} tokens exceeds the reward model's {model.cfg.encoder_seq_length}")
     width = min(-(-longest // PAD_TO) * PAD_TO, model.cfg.encoder_seq_length)
     padded = torch.full((len(ids), width), tokenizer.eos_id, dtype=torch.long)
     for row, tokens in enumerate(ids):
@@ -160,4 +161,5 @@ def sharded(count: int, size: int, work: Callable[[int, range], list[dict]], pro
         progress(len(rows) * parallel_state.get_data_parallel_world_size())
     gathered = [None] * parallel_state.get_data_parallel_world_size()
     torch.distributed.all_gather_object(gathered, mine, group=parallel_state.get_data_parallel_group())
-    return [row for _, rows in sorted((batch for part in gathered for batch in part), key=lambda b: b[0]) for row in rows]
+    batches = dict(batch for part in gathered for batch in part)
+    return [row for number in sorted(batches) for row in batches[number]]

@@ -81,6 +81,7 @@ class Server:
             pid = os.fork()
             if pid == 0:
                 _child(Path(request["config"]), rank, ranks, port)
+            os.setpgid(pid, pid)  # here as well as in the child: a kill may come before the child has run
             self.children[pid] = request["id"]
 
     def _reap(self) -> None:

@@ -7,11 +7,10 @@ Upstream order of the same steps: NeMo-Aligner v0.7.0 examples/nlp/gpt/train_{gp
 
 from __future__ import annotations
 
-import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Callable
 
 import torch
 from nemo.utils.exp_manager import exp_manager
@@ -43,7 +42,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from recipes.engine import checkpoints, guards, nemo_config
 from recipes.engine.metrics import JsonlLogger, WandbLogger
-from recipes.engine.ranks import barrier, rank
+from recipes.engine.ranks import rank
 from recipes.engine.sampler import GlobalBatchSampler
 from recipes.errors import StageFailed
 
@@ -135,7 +134,8 @@ def _build_trainer(nemo, stage_dir, trainer, model, recipe, restored, cfg):
         algorithm.load_state_dict(restored)
     if rank() == 0:
         total, done = algorithm.max_steps, algorithm.step
-        logger.loggers += [JsonlLogger(stage_dir / "metrics.jsonl", total, resumed_at=done), WandbLogger(cfg, stage_dir)]
+        jsonl = JsonlLogger(stage_dir / "metrics.jsonl", total, resumed_at=done)
+        logger.loggers += [jsonl, WandbLogger(cfg, stage_dir)]
         logger.log_hyperparams(OmegaConf.to_container(nemo, resolve=True))
     guards.guard_losses(model, None if restored else recipe.first_loss(nemo, model))
     return algorithm
@@ -216,7 +216,12 @@ def _sft_datasets(nemo, model):
     data = nemo.model.data
     return tuple(
         build_sft_dataset(
-            part, model.tokenizer, None, answer_only_loss=True, is_chat=data.chat, special_tokens=data.chat_prompt_tokens
+            part,
+            model.tokenizer,
+            None,
+            answer_only_loss=True,
+            is_chat=data.chat,
+            special_tokens=data.chat_prompt_tokens,
         )
         for part in (data.train_ds, data.validation_ds)
     )
@@ -323,7 +328,7 @@ def _same_head_for_any_layout(model, seed: int) -> None:
         head = getattr(getattr(module, "module", module), "rm_head", None)
         if head is None:  # another pipeline stage has it
             continue
-        for name, parameter in sorted(head.named_parameters()):
+        for _, parameter in sorted(head.named_parameters()):
             world = parallel_state.get_tensor_model_parallel_world_size() if parameter.dim() == 2 else 1
             rows, columns = (*parameter.shape, 1)[:2]
             generator = torch.Generator().manual_seed(seed)
@@ -359,7 +364,8 @@ def _load_preference(nemo, trainer):
     )
     init_peft(model, nemo.model)
     if nemo.model.peft.peft_scheme == "none":
-        model.ref_policy_state_dict = retrieve_model_state_dict_in_cpu(model, megatron_amp_O2=nemo.model.megatron_amp_O2)
+        half = nemo.model.megatron_amp_O2
+        model.ref_policy_state_dict = retrieve_model_state_dict_in_cpu(model, megatron_amp_O2=half)
     return model
 
 

@@ -12,8 +12,7 @@ def main(cfg: dict, stage_dir: Path) -> dict:
     template, init = Template.load(cfg["template"]), Path(cfg["inputs"]["init"])
     training.check_template(template, init)
     tokenizer = training.tokenizer_of(init, stage_dir)
-    rewards = cfg["data"]["rewards"]
-    train, validation = training.prepare_both("preference", cfg, stage_dir, template, tokenizer, rewards=rewards)
+    train, validation = training.prepare_both("preference", cfg, stage_dir, template, tokenizer)
 
     from recipes.engine import setup
 

@@ -43,7 +43,7 @@ def _extract_tokenizer(nemo_file: Path, directory: Path) -> Path | None:
     return None
 
 
-def prepare_both(kind: str, cfg: dict, stage_dir: Path, template: Template | None, tokenizer: Path, **options):
+def prepare_both(kind: str, cfg: dict, stage_dir: Path, template: Template | None, tokenizer: Path):
     """Prepare and check the train and validation files; rank 0 does it, the other ranks wait for it.
 
     Returns (train, validation) as dicts of data_prep.prepare.Prepared's fields. Raises UserInputError.
@@ -62,8 +62,7 @@ def prepare_both(kind: str, cfg: dict, stage_dir: Path, template: Template | Non
             template,
             tokenizer,
             cfg["model"]["encoder_seq_length"],
-            over_length=cfg["data"]["over_length"],
-            **options,
+            **cfg["data"],
         )
         _enough_rows(prepared, cfg, name)
         result[name] = {**vars(prepared), "attempt": _attempt()}
@@ -75,9 +74,13 @@ def _enough_rows(prepared: Prepared, cfg: dict, name: str) -> None:
     size = cfg["model"]["global_batch_size"]
     if prepared.rows < size:
         raise UserInputError(
-            Problem("D8", str(cfg["inputs"][name]), f"has {prepared.rows} usable rows, fewer than one global batch of {size}",
-                    f"give at least {size} rows or lower model.global_batch_size")
-        )  # fmt: skip
+            Problem(
+                "C17",
+                str(cfg["inputs"][name]),
+                f"has {prepared.rows} usable rows, fewer than one global batch of {size}",
+                f"give at least {size} rows or lower model.global_batch_size",
+            )
+        )
 
 
 def _attempt() -> str:
@@ -112,9 +115,13 @@ def check_template(template: Template, checkpoint: Path) -> None:
     tokens = ((yaml.safe_load(path.read_text()) or {}).get("data") or {}).get("chat_prompt_tokens")
     if tokens is not None and tokens != template.nemo_tokens():
         raise UserInputError(
-            Problem("D10", f"template: {template.name}", f"its tokens differ from those {checkpoint} was trained with: {tokens}",
-                    "use the parent's template in every later stage")
-        )  # fmt: skip
+            Problem(
+                "C13",
+                f"template: {template.name}",
+                f"its tokens differ from those {checkpoint} was trained with: {tokens}",
+                "use the parent's template in every later stage",
+            )
+        )
 
 
 def as_config(cfg: dict):

@@ -37,7 +37,7 @@ def align(*arguments, **options) -> subprocess.CompletedProcess:
 
 @pytest.fixture(scope="session")
 def tiny_run(tmp_path_factory) -> Path:
-    """The run directory of `align run tiny`. ALIGN_RUN_DIR names a finished one, to spare the minutes while developing."""
+    """The run directory of `align run tiny`. ALIGN_RUN_DIR names a finished one and spares the minutes."""
     if given := os.environ.get("ALIGN_RUN_DIR"):
         return Path(given).resolve()
     runs = tmp_path_factory.mktemp("runs")

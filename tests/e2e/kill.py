@@ -23,7 +23,8 @@ ROOT = Path(__file__).resolve().parents[2]
 SHORT = """
 --until dpo
 stages.data.sizes.corpus=2000 stages.data.sizes.prompts=96 stages.data.sizes.human=640
-stages.base.trainer.sft.max_steps=45 stages.base.trainer.sft.val_check_interval=15 stages.base.trainer.sft.save_interval=15
+stages.base.trainer.sft.max_steps=45 stages.base.trainer.sft.val_check_interval=15
+stages.base.trainer.sft.save_interval=15
 stages.code_sft.trainer.sft.max_steps=20 stages.code_sft.trainer.sft.val_check_interval=10
 stages.code_sft.trainer.sft.save_interval=10
 stages.general_sft.trainer.sft.max_steps=20 stages.general_sft.trainer.sft.val_check_interval=10
@@ -55,7 +56,7 @@ def undisturbed(runs: Path, short: bool) -> float:
 
 
 def disturbed(runs: Path, short: bool, moments: list[float]) -> list[str]:
-    """Kill the run after each of `moments` seconds of work, then let it finish; returns what was running at each kill."""
+    """Kill the run after each of `moments` seconds, then let it finish; returns what was running at each kill."""
     killed = []
     for moment in [*moments, None]:
         with (runs / "log").open("a") as log:
@@ -97,7 +98,8 @@ def main() -> int:
             print(f"kill {number}: {running}")
         expected, found = models(Path(calm)), models(Path(stormy))
     for stage in expected:
-        print(f"{stage:12} {'identical' if expected[stage] == found.get(stage) else 'DIFFERENT'} {expected[stage][:12]}")
+        verdict = "identical" if expected[stage] == found.get(stage) else "DIFFERENT"
+        print(f"{stage:12} {verdict} {expected[stage][:12]}")
     print(f"undisturbed {seconds:.0f} s; {len(expected)} models {'bit-identical' if expected == found else 'DIFFER'}")
     return int(expected != found)
 

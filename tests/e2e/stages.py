@@ -8,7 +8,6 @@ from pathlib import Path
 import yaml
 
 
-
 def derive(source: Path, target: Path, *overrides: str) -> Path:
     """A new stage directory with `source`'s config, its inputs absolute, changed by overrides like `model.seed=2`."""
     cfg = yaml.safe_load((source / "config.yaml").read_text())

@@ -1,4 +1,4 @@
-"""The same training on one process and on two, split over data, tensors or the pipeline: same losses, same gradients."""
+"""The same training on one process and on two, split over data, tensors or pipeline: same losses, same gradients."""
 
 from __future__ import annotations
 
@@ -59,7 +59,8 @@ def test_losses_and_gradients_do_not_depend_on_the_layout(stage, layout, tiny_ru
 def test_a_resume_on_two_ranks_continues_the_same_rows(tiny_run, engine, tmp_path):
     """Three steps on one process, then three more on two: as six steps on one."""
     constant = ["model.optim.sched.min_lr=0.001", "model.optim.lr=0.001", "model.optim.sched.warmup_steps=0"]
-    settings = [*five_steps("general_sft"), *constant, "trainer.sft.val_check_interval=3", "trainer.sft.save_interval=3"]
+    every_third = ["trainer.sft.val_check_interval=3", "trainer.sft.save_interval=3"]
+    settings = [*five_steps("general_sft"), *constant, *every_third]
     straight = derive(tiny_run / "general_sft", tmp_path / "straight", *settings, "trainer.sft.max_steps=6")
     assert engine.run(straight) == 0, log(straight)[-3000:]
 

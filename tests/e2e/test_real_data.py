@@ -1,4 +1,4 @@
-"""The same stages on real data they have never seen, in the schemas it comes in: each trains to the end, its loss falls.
+"""The same stages on real data they have never seen, in its own schemas: each trains to the end, its loss falls.
 
 The data is not part of the project. ALIGN_SHARED_DATA names its folder; without it these tests are skipped.
 """
@@ -19,6 +19,7 @@ from tests.e2e.stages import facts, metrics
 DATA = Path(os.environ.get("ALIGN_SHARED_DATA") or ROOT.parent / "shared" / "data")
 pytestmark = pytest.mark.skipif(not DATA.is_dir(), reason=f"no real data at {DATA} (set ALIGN_SHARED_DATA)")
 
+LENGTH = 1024
 STAGES = ("base", "sft", "sft_messages", "reward", "dpo", "rpo")
 
 
@@ -46,12 +47,22 @@ def as_messages(row: dict) -> dict:
     return {"messages": [{"role": roles[turn["from"]], "content": turn["value"]} for turn in row["conversations"]]}
 
 
+def short_pairs(pairs: list[dict]) -> list[dict]:
+    """The pairs that fit, and whose scores tell them apart."""
+    fitting = [row for row in pairs if len(row["prompt"]) + max(len(row["chosen"]), len(row["rejected"])) < 1500]
+    return [row for row in fitting if row["metadata"]["score_chosen"] > row["metadata"]["score_rejected"]]
+
+
+def paragraphs(text: str) -> list[str]:
+    return [part for part in text.split("\n\n") if len(part) > 100]
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("real")
     chat = rows("sft/nemo_aligner_sft512_extra_id.jsonl.gz")
     alternating = [row for row in chat if {turn["from"] for turn in row["conversations"]} == {"User", "Assistant"}]
-    text = [{"text": turn["value"]} for row in chat for turn in row["conversations"] if turn["value"].strip()]
+    text = [{"text": part} for row in chat for turn in row["conversations"] for part in paragraphs(turn["value"])]
     ratings = rows("fixtures/helpsteer2_rows_from_aligner_test_rm.jsonl.gz")
     dummy = rows("fixtures/nemo_aligner_dummy_dpo.jsonl.gz")
     scored = rows("pref_synth/ultrafeedback_binarized_train1000.jsonl.gz")
@@ -61,7 +72,7 @@ def run(tmp_path_factory) -> Path:
         "sft_messages": split(folder, "messages", [as_messages(row) for row in alternating], 64),
         "reward": {name: str(write(folder / "ratings.jsonl", ratings)) for name in ("train", "validation")},
         "dpo": split(folder, "dummy", dummy, 16),
-        "rpo": split(folder, "ultrafeedback", scored, 100),
+        "rpo": split(folder, "ultrafeedback", short_pairs(scored)[:20], 8),
     }
     pipeline = folder / "real.json.yaml"
     pipeline.write_text(json.dumps({"name": "real", "model": "tiny_nemotron4_512", "stages": stages(inputs)}))
@@ -71,25 +82,27 @@ def run(tmp_path_factory) -> Path:
 
 
 def stages(inputs: dict) -> dict:
-    def stage(name, kind, section, steps, size, init=None, **more):
+    def stage(name, kind, section, steps, init=None, **more):
         steps_and_saves = {key: steps for key in ("max_steps", "val_check_interval", "save_interval")}
         parent = {"init": init} if init else {}
         return {
             "kind": kind,
             "inputs": {**inputs[name], **parent},
-            "data": {"over_length": "drop", **more.pop("data", {})},
+            "data": {"over_length": "drop", "bad_rows": "drop", **more.pop("data", {})},
             "trainer": {section: {**steps_and_saves, "max_epochs": 50}},
-            "model": {"global_batch_size": size, "micro_batch_size": size, **more},
+            "model": {"encoder_seq_length": LENGTH, "global_batch_size": 4, "micro_batch_size": 4, **more},
         }
 
     rpo = {"preference_loss": "rpo_bwd_kl", "gt_reward_scale": 1.0, "ref_policy_kl_penalty": 0.1}
+    fast = {"optim": {"lr": 3.0e-4, "sched": {"warmup_steps": 1, "min_lr": 3.0e-4}}}
     return {
-        "base": stage("base", "base", "sft", 40, 8) | {"tokenizer": {"vocab_size": 2048}},
-        "sft": stage("sft", "sft", "sft", 30, 8, "base/model"),
-        "sft_messages": stage("sft_messages", "sft", "sft", 30, 8, "base/model"),
-        "reward": stage("reward", "reward", "rm", 20, 4, "base/model"),
-        "dpo": stage("dpo", "preference", "dpo", 12, 8, "sft/model", data={"rewards": "optional"}),
-        "rpo": stage("rpo", "preference", "dpo", 12, 4, "sft/model", dpo=rpo | {"log_prob_forward_micro_batch_size": 4}),
+        "base": stage("base", "base", "sft", 40) | {"tokenizer": {"vocab_size": 2048}},
+        "sft": stage("sft", "sft", "sft", 12, "base/model", data={"embedded_turns": "split"}),
+        "sft_messages": stage("sft_messages", "sft", "sft", 12, "base/model", data={"embedded_turns": "split"}),
+        "reward": stage("reward", "reward", "rm", 9, "base/model", **fast),
+        "dpo": stage("dpo", "preference", "dpo", 9, "sft/model", data={"rewards": "optional"}, **fast),
+        # Twelve pairs, four at a time: each third of the steps sees all of them.
+        "rpo": stage("rpo", "preference", "dpo", 12, "sft/model", dpo=rpo, **fast),
     }
 
 
@@ -106,7 +119,7 @@ def test_every_row_is_in_a_bucket(run, stage):
     """Real files hold rows that are too long; they are counted, not cut."""
     for part in facts(run / stage)["data"].values():
         assert part["rows"] == part["counts"]["kept"] > 0
-        assert part["max_tokens"] <= 512
+        assert part["max_tokens"] <= LENGTH
 
 
 def test_the_reader_sees_the_report(run):
