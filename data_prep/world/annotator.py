@@ -17,7 +17,6 @@ def rubric(task: dict, response: str) -> dict[str, float]:
     """Attributes 0..4 without noise."""
     v = verify(task, response)
     length = len(response.split())
-    steps = len(task["steps"]) if task["type"] == "code" else 0
     helpful = (
         0.55 * v["correct"] + 0.15 * v["closeness"] + 0.2 * v["polite"] + 0.1 * (v["clean"] and v["concise"] > 0.9)
     )
@@ -25,7 +24,7 @@ def rubric(task: dict, response: str) -> dict[str, float]:
         "helpfulness": 4 * helpful,
         "correctness": 4 * (1.0 if v["correct"] else 0.4 * v["closeness"]),
         "coherence": 4 * (0.5 * v["clean"] + 0.3 * v["polite"] + 0.2 * v["concise"]),
-        "complexity": min(4.0, 0.5 + steps),
+        "complexity": 1.0,  # no task of this world needs more expertise than another; only the noise varies
         "verbosity": min(4.0, max(0.0, length / 5)),
     }
 

@@ -21,7 +21,8 @@ JUNK = ["of", "the", "x", "a", "1", ",", "is", "then", ":", "b", "from", "2", "w
 
 @dataclass(frozen=True)
 class Faults:
-    """Shares of a teacher's answers. wrong: another answer than the right one; missed: a constraint left out.
+    """Shares of a teacher's answers. wrong: another answer than the right one; missed: a constraint left out;
+    near: of the wrong answers, those that are a near miss (the others are beside the point, see `corrupt`).
 
     curt, rambling and garbled exclude each other; what is left of 1 is the good manner.
     """
@@ -31,6 +32,7 @@ class Faults:
     curt: float = 0.25
     rambling: float = 0.2
     garbled: float = 0.1
+    near: float = 0.2
 
 
 def solution(task: dict) -> list[str]:
@@ -50,9 +52,9 @@ def _wrap(task: dict, text: str) -> str:
     return text + " done" if constraint == "end_done" else text
 
 
-def teach(task: dict, faults: Faults, rng: random.Random) -> str:
-    """One answer of the imperfect teacher."""
-    words = corrupt(task, rng) if rng.random() < faults.wrong else solution(task)
+def teach(task: dict, faults: Faults, lists: skills.Lists, rng: random.Random) -> str:
+    """One answer of the imperfect teacher; `lists`: what its wild guesses are made of."""
+    words = corrupt(task, faults.near, lists, rng) if rng.random() < faults.wrong else solution(task)
     bare = {**task, "constraint": None} if rng.random() < faults.missed else task
     dice = rng.random()
     if dice < faults.curt:
@@ -83,20 +85,28 @@ def garble(task: dict, words: list[str], rng: random.Random) -> str:
     return _wrap(task, " ".join([*FRAME, *words]) + end + " " + junk)
 
 
-def corrupt(task: dict, rng: random.Random) -> list[str]:
-    """Words of an answer that is wrong for sure, and wrong the way a learner is: near the right one."""
+def corrupt(task: dict, near: float, lists: skills.Lists, rng: random.Random) -> list[str]:
+    """Words of an answer that is wrong for sure: with probability `near` a near miss (one slip away from the right
+    answer), else beside the point: letters where digits were asked for, digits for letters, a list for a program."""
     right = solution(task)
+    if rng.random() >= near:
+        return _beside_the_point(right, lists, rng)
     for _ in range(20):
-        words = _corrupt_code(task, rng) if task["type"] == "code" else _corrupt_words(task, right, rng)
-        if words != right and not (task["type"] == "code" and code.is_right(task, " ".join(words))):
+        words = _near_code(task, rng) if task["type"] == "code" else _near(task, right, rng)
+        if not (code.is_right(task, " ".join(words)) if task["type"] == "code" else words == right):
             return words
-    return ["x"] if task["type"] == "code" else [*right, right[0]]
+    return [right[-1], *right]
 
 
-def _corrupt_words(task: dict, right: list[str], rng: random.Random) -> list[str]:
+def _beside_the_point(right: list[str], lists: skills.Lists, rng: random.Random) -> list[str]:
+    options = lists.letters if right[0].isdigit() else lists.digits
+    return [skills.pick(rng, options) for _ in right[: lists.longest]]
+
+
+def _near(task: dict, right: list[str], rng: random.Random) -> list[str]:
     words, kind = list(right), rng.randrange(4)
     at = rng.randrange(len(words))
-    if task["skill"] in ("add", "subtract", "count"):
+    if task["skill"] in ("add", "count"):
         return [str(max(0, int(words[0]) + rng.choice([-2, -1, 1, 2])))]
     if kind == 0 and len(words) > 1:
         other = rng.randrange(len(words))
@@ -104,18 +114,14 @@ def _corrupt_words(task: dict, right: list[str], rng: random.Random) -> list[str
     elif kind == 1 and len(words) > 1:
         del words[at]
     elif kind == 2:
-        words[at] = _neighbour(words[at])
+        words[at] = chr(ord(words[at]) + (1 if words[at] in "a0" else -1))  # the letter or digit before, or after
     else:
         return list(task["items"])[: max(1, len(words))]  # gives back what it was asked about
     return words
 
 
-def _neighbour(item: str) -> str:
-    """The letter or digit before it; after it for the first one. Stays inside the alphabet of any world."""
-    return chr(ord(item) + (1 if item in "a0" else -1))
-
-
-def _corrupt_code(task: dict, rng: random.Random) -> list[str]:
+def _near_code(task: dict, rng: random.Random) -> list[str]:
+    """The program with a step left out, miscounted or replaced."""
     steps, kind = [list(step) for step in task["steps"]], rng.randrange(3)
     at = rng.randrange(len(steps))
     if kind == 0 and len(steps) > 1:
@@ -123,9 +129,8 @@ def _corrupt_code(task: dict, rng: random.Random) -> list[str]:
     elif kind == 1 and len(steps[at]) == 2:
         steps[at] = code.step(rng, steps[at][0])
     else:
-        steps[at] = code.step(
-            rng, rng.choice(list(code.STEPS if at < len(steps) - 1 else code.STEPS | code.FINAL_STEPS))
-        )
+        names = code.STEPS if at < len(steps) - 1 else code.STEPS | code.FINAL_STEPS
+        steps[at] = code.step(rng, rng.choice(list(names)))
     return code.solve({"steps": steps})
 
 

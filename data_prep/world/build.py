@@ -21,6 +21,8 @@ from data_prep.world.answers import Faults
 from data_prep.world.splits import split_of
 from recipes.errors import Problem, UserInputError
 
+POOL = 8  # statements to choose from when a corpus row has room left
+FACTS = {name for name, skill in skills.SKILLS.items() if skill.fact}
 OPENERS = ("please", "now", "so", "then")
 
 
@@ -46,7 +48,7 @@ class World:
     annotator_noise: float
 
     @cached_property
-    def _lists(self) -> skills.Lists:
+    def lists(self) -> skills.Lists:
         return skills.Lists.of(self.letters, self.digits, self.longest_list)
 
     @cached_property
@@ -57,7 +59,7 @@ class World:
     def task(self, rng: random.Random, code_share: float) -> dict:
         if rng.random() < code_share:
             return code.draw(rng, self.max_code_steps)
-        return skills.draw(rng, skills.pick(rng, self._lots), self._lists, self.constraint_share)
+        return skills.draw(rng, skills.pick(rng, self._lots), self.lists, self.constraint_share)
 
     def tasks(self, rng: random.Random, split: str, code_share: float) -> Iterator[dict]:
         """Endless tasks of one split."""
@@ -134,31 +136,38 @@ def _rng(world: World, name: str) -> random.Random:
 
 
 def _corpus(world: World, rng: random.Random, count: int) -> Iterator[dict]:
-    """Rows of several statements, filled up to about corpus_tokens tokens. Tasks kept for evaluation do not occur,
-    except of skills that are facts (an addition table can only be known, not worked out)."""
-    facts = {name for name, skill in skills.SKILLS.items() if skill.fact}
-    left_over = None  # a statement that did not fit opens the next row
+    """Rows of several statements, packed up to corpus_tokens tokens: padding costs as much as text."""
+    pool: list[tuple[int, str]] = []
     for _ in range(count):
         parts, left = [], world.corpus_tokens
         while True:
-            if left_over is None:
-                task = world.task(rng, world.corpus_code_share)
-                if task.get("skill") not in facts and split_of(task, world.seed) == "evaluation":
-                    continue
-                left_over = f"task :\n{ask(task, rng)}\nanswer :\n{answers.teach(task, world.corpus_faults, rng)}"
-            left -= left_over.count(" ") + 2 * left_over.count("\n") + 3  # words, newlines, and the newline behind
-            if parts and left < 0:
+            while len(pool) < POOL:
+                text = _statement(world, rng)
+                # a token for each word, for each newline inside, and for the one behind
+                pool.append((text.count(" ") + 2 * text.count("\n") + 2, text))
+            fitting = next((i for i, (size, _) in enumerate(pool) if size <= left or not parts), None)
+            if fitting is None:
                 break
-            parts.append(left_over)
-            left_over = None
+            size, text = pool.pop(fitting)
+            left -= size
+            parts.append(text)
         yield {"text": "\n".join(parts)}
+
+
+def _statement(world: World, rng: random.Random) -> str:
+    """A task and an answer. Tasks kept for evaluation do not occur, except of skills that are facts (an addition table
+    can only be known, not worked out)."""
+    task = world.task(rng, world.corpus_code_share)
+    while task.get("skill") not in FACTS and split_of(task, world.seed) == "evaluation":
+        task = world.task(rng, world.corpus_code_share)
+    return f"{ask(task, rng)}\nanswer :\n{answers.teach(task, world.corpus_faults, world.lists, rng)}"
 
 
 def _sft(world: World, name: str, stream: Iterator[dict], count: int, quality: dict) -> Iterator[dict]:
     rng, correct, manner = _rng(world, f"{name}:answers"), 0, 0.0
     for i in range(count):
         task = next(stream)
-        prompt, answer = ask(task, rng), answers.teach(task, world.teacher_faults, rng)
+        prompt, answer = ask(task, rng), answers.teach(task, world.teacher_faults, world.lists, rng)
         verdict = verify(task, answer)
         correct, manner = correct + verdict["correct"], manner + verdict["manner"]
         yield {
@@ -176,10 +185,10 @@ def _human(world: World, name: str, split: str, count: int, quality: dict) -> It
     prompts = world.unique(rng, split, world.prompt_code_share, (count + 1) // 2, set())
     written = 0
     for number, (prompt, task) in enumerate(prompts):
-        first = answers.teach(task, world.human_faults, rng)
+        first = answers.teach(task, world.human_faults, world.lists, rng)
         second = first
         while second == first:
-            second = answers.teach(task, world.human_faults, rng)
+            second = answers.teach(task, world.human_faults, world.lists, rng)
         for letter, response in zip("ab", (first, second)):
             if written == count:
                 break

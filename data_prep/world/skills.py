@@ -80,37 +80,21 @@ def _two(rng: random.Random, lists: Lists) -> list[str]:
     return [pick(rng, lists.digits), pick(rng, lists.digits)]
 
 
-def _small_then_large(rng: random.Random, lists: Lists) -> list[str]:
-    return sorted(_two(rng, lists))
-
-
-def _times(rng: random.Random, lists: Lists) -> list[str]:
-    return [pick(rng, lists.letters + lists.digits), str(2 + int(rng.random() * (lists.longest - 1)))]
-
-
 SKILLS = {
     skill.name: skill
     for skill in [
+        Skill("copy", "copy {}", lambda items: items, _sequence),
         Skill("reverse", "reverse {}", lambda items: items[::-1], _sequence),
         Skill("sort", "sort {}", sorted, _sequence),
         Skill("last", "last of {}", lambda items: items[-1:], _sequence),
         Skill("first", "first of {}", lambda items: items[:1], _sequence),
         Skill("count", "count {}", lambda items: [str(len(items))], _sequence),
-        Skill("repeat", "repeat {} times", lambda items: [items[0]] * int(items[1]), _times, fact=True),
         Skill("max", "max of {}", lambda items: [max(items)], _numbers),
         Skill("min", "min of {}", lambda items: [min(items)], _numbers),
         Skill("add", "add {} and {}", lambda items: [str(int(items[0]) + int(items[1]))], _two, fact=True),
-        Skill(
-            "subtract",
-            "subtract {} from {}",
-            lambda items: [str(int(items[1]) - int(items[0]))],
-            _small_then_large,
-            fact=True,
-        ),
     ]
 }
-
-ARITHMETIC = {"count", "max", "min", "add", "subtract"}
+ARITHMETIC = {"count", "max", "min", "add"}
 
 # Constraint -> what the prompt adds. `reverse_order` only makes sense where the answer has several different words.
 CONSTRAINTS = {
