@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import queue
 import sys
@@ -40,6 +41,9 @@ def load() -> list[str]:
     import recipes.engine.scoring
     import recipes.engine.training  # noqa: F401  with them, all that a stage will import
 
+    # NeMo-Aligner collects garbage after every preference step; the imported engine need not be searched each time.
+    gc.collect()
+    gc.freeze()
     return active
 
 
