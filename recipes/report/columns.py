@@ -60,7 +60,7 @@ class Column:
 
     def show_delta(self, delta: float) -> str:
         text = self.show(abs(delta))
-        if float(text.replace(",", "")) == 0:
+        if float(text.replace(",", "").replace("−", "-")) == 0:
             return "±0"
         return ("+" if delta > 0 else "−") + text
 

@@ -129,3 +129,10 @@ def test_every_edge_is_drawn_once_through_its_sources_trunk():
 def test_a_cycle_from_a_damaged_run_does_not_hang_the_layout():
     layout = lay_out(["a", "b", "c"], [("a", "b"), ("b", "c"), ("c", "a"), ("a", "unknown"), ("b", "b")])
     assert [len(layer) for layer in layout.layers] == [1, 1, 1]
+
+
+def test_a_tiny_delta_is_shown():
+    """7.4e-05 is printed with a typographic minus, which float() does not read."""
+    from recipes.report.columns import column
+
+    assert column("reward", [4.5, 5.5]).show_delta(7.36e-05).startswith("+7.36e")
