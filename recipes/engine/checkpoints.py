@@ -70,10 +70,8 @@ def publish(model, outputs: Path, facts: dict) -> str:
     barrier()
     digest = ""
     if rank() == 0:
-        tokenizer = Path(model.cfg.tokenizer.model.removeprefix("nemo:"))
-        if not tokenizer.is_absolute():
-            tokenizer = Path(model.tokenizer.model_path)
-        shutil.copyfile(tokenizer, temporary / "tokenizer.model")
+        # From memory: a parent that was a .nemo tar was unpacked to a directory that is gone by now.
+        (temporary / "tokenizer.model").write_bytes(model.tokenizer.tokenizer.serialized_model_proto())
         OmegaConf.save(_portable_config(model.cfg), temporary / "model_config.yaml")
         digest = content_hash(temporary)
         (temporary / "stage.json").write_text(json.dumps(facts, indent=1, sort_keys=True) + "\n")
