@@ -105,7 +105,7 @@ WRONG = [
         "PP 3 does not divide num_layers 4",
     ),
     ("C2", ["gen.model.tensor_model_parallel_size=4", "gen.resources.devices=4"], "num_query_groups 2 of stage base"),
-    ("C2", ["base.model.num_attention_heads=3"], "hidden_size 128 does not divide by num_attention_heads 3"),
+    ("C2", ["base.model.num_attention_heads=5"], "hidden_size 96 does not divide by num_attention_heads 5"),
     ("C2", ["base.model.num_query_groups=3"], "does not divide by num_query_groups 3"),
     ("C2", ["dpo.model.dpo.log_prob_forward_micro_batch_size=3"], "3 does not divide the 16 pairs"),
     ("C2", ["sft.model.micro_batch_size=0"], "is 0"),
