@@ -40,7 +40,7 @@ from nemo_aligner.utils.train_script_utils import (
 from nemo_aligner.utils.utils import load_and_override_model_config, load_from_nemo, retrieve_model_state_dict_in_cpu
 from omegaconf import DictConfig, OmegaConf
 
-from recipes.engine import checkpoints, guards, nemo_config
+from recipes.engine import checkpoints, compat, guards, nemo_config
 from recipes.engine.metrics import JsonlLogger, WandbLogger
 from recipes.engine.ranks import rank
 from recipes.engine.sampler import GlobalBatchSampler
@@ -96,6 +96,7 @@ def train(cfg: DictConfig, stage_dir: Path, files: Files, template, recipe: Reci
         raise StageFailed(f"stopped at step {algorithm.step} of {algorithm.max_steps}: run again to go on from there")
 
     facts = {"steps": algorithm.step, "template_sha256": template.sha256 if template else None}
+    facts["compatibility"] = compat.install()  # the parts that this machine needed
     facts["parameters"] = sum(t.numel() for t in model.parameters()) if nemo_config.one_rank(nemo) else None
     if after is not None:
         facts |= after(model, nemo)

@@ -77,7 +77,7 @@ def _problems(pipeline, run_dir: Path, names: list[str]) -> list[Problem]:
         cfg = pipeline.stages[name].cfg
         if cfg["resources"]["nodes"] > 1:
             message = f"is {cfg['resources']['nodes']}: this runner has one machine"
-            problems.append(Problem("", f"{name}.resources.nodes", message, "use `align submit`, or set it to 1"))
+            problems.append(Problem("", f"{name}.resources.nodes", message, "set it to 1"))
         for key, path in artifacts.input_paths(run_dir / name, cfg).items():
             producer = artifacts.producer_of(run_dir / name, path)
             if producer in names:
