@@ -9,8 +9,8 @@ from pathlib import Path
 
 from omegaconf import OmegaConf, open_dict
 
-from recipes.engine.ranks import barrier, rank
 from recipes.errors import Problem, UserInputError
+from recipes.ranks import rank
 
 WEIGHTS = "model_weights"
 
@@ -80,6 +80,14 @@ def publish(model, outputs: Path, facts: dict) -> str:
         temporary.rename(target)
     barrier()
     return digest
+
+
+def barrier() -> None:
+    """Wait for the other ranks, where there are any."""
+    import torch
+
+    if torch.distributed.is_initialized():
+        torch.distributed.barrier()
 
 
 def _portable_config(cfg):

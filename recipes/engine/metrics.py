@@ -9,7 +9,7 @@ import threading
 import time
 from pathlib import Path
 
-from recipes.engine.ranks import rank
+from recipes.ranks import rank
 
 
 class JsonlLogger:

@@ -6,7 +6,6 @@ set silently comes from whoever trained the parent. Blocks that must never be in
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import torch
@@ -58,11 +57,6 @@ def sentencepiece(model: Path) -> dict:
 
 def one_rank(nemo: DictConfig) -> bool:
     return nemo.trainer.devices * nemo.trainer.num_nodes == 1
-
-
-def attempt() -> str:
-    """Names this start of the stage, the same on all its ranks: the rendezvous of the launcher."""
-    return os.environ.get("ALIGN_ATTEMPT") or os.environ.get("MASTER_PORT") or os.environ.get("SLURM_JOB_ID") or "0"
 
 
 def _fill_trainer(nemo, limits) -> None:

@@ -11,8 +11,8 @@ from nemo_aligner.algorithms.dpo import dpo_custom_collate
 from nemo_aligner.data.nlp.builders import build_train_valid_test_dpo_datasets
 
 from recipes.engine import inference
-from recipes.engine.ranks import rank
 from recipes.pipeline.artifacts import atomic_write_text
+from recipes.ranks import rank
 
 
 def implicit_gaps(stage_dir: Path, rows_path: Path, meta_path: Path) -> Callable:

@@ -9,8 +9,8 @@ from itertools import combinations
 from pathlib import Path
 
 from recipes.engine import inference
-from recipes.engine.ranks import rank
 from recipes.pipeline.artifacts import atomic_write_text
+from recipes.ranks import rank
 
 # NeMo-Aligner's label slots (nemo_aligner v0.7.0, steerlm common.py); the first four are legacy and not trained here.
 SLOTS = tuple("quality toxicity humor creativity helpfulness correctness coherence complexity verbosity".split())

@@ -42,9 +42,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from recipes.engine import checkpoints, compat, guards, nemo_config
 from recipes.engine.metrics import JsonlLogger, WandbLogger
-from recipes.engine.ranks import rank
 from recipes.engine.sampler import GlobalBatchSampler
 from recipes.errors import StageFailed
+from recipes.ranks import attempt, rank
 
 
 @dataclass(frozen=True)
@@ -166,7 +166,7 @@ def _wait_for_tidy(stage_dir: Path) -> None:
     """Ranks other than 0 must not look at checkpoints/ before rank 0 has put it in order (no process group yet)."""
     import time
 
-    marker = stage_dir / "checkpoints" / f".tidy-{nemo_config.attempt()}"
+    marker = stage_dir / "checkpoints" / f".tidy-{attempt()}"
     if rank() == 0:
         marker.parent.mkdir(exist_ok=True)
         for old in marker.parent.glob(".tidy-*"):

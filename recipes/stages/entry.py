@@ -20,6 +20,7 @@ from pathlib import Path
 
 from recipes.errors import EXIT_DONE, EXIT_FAILED, EXIT_INPUT, StageFailed, UserInputError
 from recipes.pipeline import artifacts
+from recipes.ranks import is_first_rank
 
 Main = Callable[[dict, Path], dict]
 # How long to wait for a killed predecessor of this stage to let go of its directory.
@@ -66,10 +67,6 @@ def absolute_inputs(cfg: dict, stage_dir: Path) -> dict:
         return value if value is None else os.path.normpath(stage_dir / value)
 
     return {**cfg, "inputs": {name: absolute(value) for name, value in cfg["inputs"].items()}}
-
-
-def is_first_rank() -> bool:
-    return int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", 0))) == 0
 
 
 @contextmanager

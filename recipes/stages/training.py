@@ -10,7 +10,7 @@ from data_prep.prepare import Prepared, prepare
 from data_prep.template import Template
 from recipes.errors import Problem, UserInputError
 from recipes.pipeline.artifacts import atomic_write_json
-from recipes.stages.entry import is_first_rank
+from recipes.ranks import attempt, is_first_rank
 
 PREPARED = "prepared.json"
 
@@ -65,7 +65,7 @@ def prepare_both(kind: str, cfg: dict, stage_dir: Path, template: Template | Non
             **cfg["data"],
         )
         _enough_rows(prepared, cfg, name)
-        result[name] = {**vars(prepared), "attempt": _attempt()}
+        result[name] = {**vars(prepared), "attempt": attempt()}
     atomic_write_json(ready, result)
     return result["train"], result["validation"]
 
@@ -83,18 +83,12 @@ def _enough_rows(prepared: Prepared, cfg: dict, name: str) -> None:
         )
 
 
-def _attempt() -> str:
-    import os
-
-    return os.environ.get("MASTER_PORT") or os.environ.get("SLURM_JOB_ID") or "0"
-
-
 def _wait_for(ready: Path):
     """Ranks share a file system and the launcher's rendezvous, which tells this attempt from an earlier one."""
     while True:
         if ready.exists():
             result = json.loads(ready.read_text())
-            if result["train"]["attempt"] == _attempt():
+            if result["train"]["attempt"] == attempt():
                 return result["train"], result["validation"]
         time.sleep(0.1)
 

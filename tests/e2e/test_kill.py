@@ -10,9 +10,8 @@ def test_weights_after_kills_equal_those_of_an_undisturbed_run(tmp_path):
     calm.mkdir()
     stormy.mkdir()
     seconds = kill.undisturbed(calm, short=True)
-    # The engine takes a while to import, so both moments lie behind that. On a machine whose speed changes under us the
-    # second one may come too late; one kill must have hit.
+    # The engine takes a while to import, so both moments lie behind that, and the second long before the end.
     running = kill.disturbed(stormy, short=True, moments=[0.4 * seconds, 0.4 * seconds])
     print("killed while running:", running)
-    assert running
+    assert len(running) == 2
     assert kill.models(calm) and kill.models(calm) == kill.models(stormy)

@@ -9,8 +9,10 @@ def rank() -> int:
     return int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", 0)))
 
 
-def barrier() -> None:
-    import torch
+def is_first_rank() -> bool:
+    return rank() == 0
 
-    if torch.distributed.is_initialized():
-        torch.distributed.barrier()
+
+def attempt() -> str:
+    """Names this start of the stage, the same on all its ranks: the rendezvous of the launcher."""
+    return os.environ.get("MASTER_PORT") or os.environ.get("SLURM_JOB_ID") or "0"
