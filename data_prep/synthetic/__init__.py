@@ -1,0 +1,1 @@
+"""Synthetic data: prompts, responses and judgements from language models, behind one way of asking."""
