@@ -26,7 +26,7 @@ class Text:
 
     @classmethod
     def load(cls, name: str) -> Text:
-        """configs/prompt/<name>.jinja, or `name` itself if it is a path to a .jinja file. UserInputError if not there."""
+        """configs/prompt/<name>.jinja, or `name` itself if it is a path to a .jinja file. Raises UserInputError."""
         path = Path(name) if str(name).endswith(".jinja") else PROMPT_DIR / f"{name}.jinja"
         if not path.is_file():
             known = ", ".join(sorted(p.stem for p in PROMPT_DIR.glob("*.jinja")))
@@ -35,7 +35,7 @@ class Text:
         return cls(path.stem, data.decode("utf-8"), hashlib.sha256(data).hexdigest())
 
     def render(self, **values: object) -> str:
-        """The text with the values filled in, without blank space at its ends. jinja2.UndefinedError for a missing one."""
+        """The text with the values filled in, blank space at its ends removed. Raises jinja2.UndefinedError."""
         return _compiled(self.source).render(**values).strip()
 
 
