@@ -12,4 +12,9 @@ KINDS = {
     "score": "engine",
     "pairs": "core",
     "evaluate": "engine",
+    "prompts": "core",
+    "respond": "core",
+    "judge": "core",
+    "audit": "core",
+    "serve": "engine",
 }
