@@ -1,24 +1,23 @@
-"""Load trained models and run them forward: generation and reward scoring, in batches whose content is reproducible.
-
-Batch b of a job always holds the same rows and is seeded with (seed, b), so a sample depends on the job's config and
-not on how many ranks worked or how often it was interrupted. Batches are dealt to data-parallel ranks in turn.
-"""
+"""Load trained models and run them forward: generation, log-probabilities and reward scoring of one batch."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from megatron.core.pipeline_parallel.schedules import get_forward_backward_func
 from nemo.collections.nlp.modules.common.text_generation_strategy import GPTModelTextGenerationStrategy
 from nemo.collections.nlp.parts.megatron_trainer_builder import MegatronTrainerBuilder
 from nemo_aligner.models.nlp.gpt.gpt_sft_model import GPTSFTModel
 from nemo_aligner.models.nlp.gpt.megatron_gpt_regression_reward_model import MegatronGPTRegressionRewardModel
 from nemo_aligner.utils import parallel_state
+from nemo_aligner.utils.distributed import broadcast_2d_tensor_within_pp, from_parallel_logits_to_logprobs
 from nemo_aligner.utils.train_script_utils import init_distributed
+from nemo_aligner.utils.train_utils import set_sync_funcs
 from nemo_aligner.utils.utils import configure_batch_sizes, load_and_override_model_config, load_from_nemo
 
 from recipes.engine import checkpoints, nemo_config
@@ -74,13 +73,6 @@ def inference_mode(model) -> Iterator[None]:
         model.train(training)
 
 
-def my_batches(count: int, size: int) -> list[tuple[int, range]]:
-    """(number, rows) of the batches that this data-parallel rank works on."""
-    every = [(number, range(start, min(start + size, count))) for number, start in enumerate(range(0, count, size))]
-    rank, ranks = parallel_state.get_data_parallel_rank(), parallel_state.get_data_parallel_world_size()
-    return every[rank::ranks]
-
-
 def generate(
     model, prompts: list[str], sampling: Sampling, stop: str, seed: int, batch: int, before_stop: str = "\n"
 ) -> list[dict]:
@@ -88,8 +80,9 @@ def generate(
 
     prompts: text that ends with the assistant header. stop: the string of one token that ends a turn;
     before_stop: what the template puts between an answer's text and that token, left out of the text.
-    Returns [{"text", "tokens", "finished"}]: tokens counts generated tokens up to and including the stop token;
-    finished is False when max_new_tokens ran out first. Raises ValueError for a prompt that leaves no room.
+    Returns [{"text", "tokens", "finished", "ids"}]: tokens counts generated tokens up to and including the stop token,
+    ids are these tokens; finished is False when max_new_tokens ran out first. Sampling is seeded with (seed, batch).
+    Raises ValueError for a prompt that leaves no room.
     """
     tokenizer = model.tokenizer
     ids = [tokenizer.text_to_ids(prompt) for prompt in prompts]
@@ -129,13 +122,57 @@ def generate(
 def _response(tokenizer, tokens: list[int], stop_id: int, before_stop: str) -> dict:
     finished = stop_id in tokens
     spoken = tokens[: tokens.index(stop_id)] if finished else tokens
-    text = tokenizer.ids_to_text(spoken)
-    return {"text": text.removesuffix(before_stop), "tokens": len(spoken) + finished, "finished": finished}
+    text = tokenizer.ids_to_text(spoken).removesuffix(before_stop)
+    count = len(spoken) + finished
+    return {"text": text, "tokens": count, "finished": finished, "ids": tokens[:count]}
 
 
 def _seed(seed: int, batch: int) -> None:
     digest = hashlib.sha256(f"{seed}/{batch}".encode()).digest()
     torch.manual_seed(int.from_bytes(digest[:6], "big"))
+
+
+def logprobs(model, prompts: list[str], responses: list[list[int]]) -> list[float]:
+    """log p(response | prompt) of one batch, nats, summed over the response's tokens. responses: ids as generated.
+
+    The forward pass is the one NeMo-Aligner's PPO actor uses (`get_inference_log_probs`, v0.7.0), for any policy class.
+    """
+    tokenizer = model.tokenizer
+    before = [tokenizer.text_to_ids(prompt) for prompt in prompts]
+    width = -(-max(len(a) + len(b) for a, b in zip(before, responses)) // PAD_TO) * PAD_TO
+    tokens = torch.full((len(before), width), tokenizer.eos_id, dtype=torch.long)
+    for row, (a, b) in enumerate(zip(before, responses)):
+        tokens[row, : len(a) + len(b)] = torch.tensor(a + b)
+    tokens = tokens.cuda()
+    positions = torch.arange(width, device=tokens.device).expand_as(tokens)
+    set_sync_funcs(model, forward_only=True)
+    found = get_forward_backward_func()(
+        forward_step_func=_logprob_step(model),
+        data_iterator=iter([[tokens, None, positions]]),
+        model=model.model,
+        num_microbatches=1,
+        forward_only=True,
+        seq_length=width,
+        micro_batch_size=len(before),
+        collect_non_loss_data=True,
+    )
+    every = broadcast_2d_tensor_within_pp(found[0] if found else None)
+    return [every[i, len(a) - 1 : len(a) + len(b) - 1].sum().item() for i, (a, b) in enumerate(zip(before, responses))]
+
+
+def _logprob_step(model):
+    """What megatron's schedule calls for a batch: logits, and what makes log-probabilities [rows, width - 1] of them."""
+
+    def step(batches, module):
+        tokens, _, positions = next(batches)
+        logits = module(tokens, positions, None)
+
+        def of_tokens(output, non_loss_data=True):
+            return from_parallel_logits_to_logprobs(output, tokens, inference_only=True, higher_stability=True)
+
+        return logits, of_tokens
+
+    return step
 
 
 def score(model, texts: list[str]) -> torch.Tensor:
@@ -154,15 +191,3 @@ def score(model, texts: list[str]) -> torch.Tensor:
         padded[row, : len(tokens)] = torch.tensor(tokens)
     model.forward_micro_batch_size = len(ids)
     return model.infer((padded, torch.tensor([len(tokens) for tokens in ids]))).float().cpu()
-
-
-def sharded(count: int, size: int, work: Callable[[int, range], list[dict]], progress: Callable[[int], None]) -> list:
-    """Run `work` over all batches, shared between data-parallel ranks; every rank gets all rows in order."""
-    mine = []
-    for number, rows in my_batches(count, size):
-        mine.append((number, work(number, rows)))
-        progress(len(rows) * parallel_state.get_data_parallel_world_size())
-    gathered = [None] * parallel_state.get_data_parallel_world_size()
-    torch.distributed.all_gather_object(gathered, mine, group=parallel_state.get_data_parallel_group())
-    batches = dict(batch for part in gathered for batch in part)
-    return [row for number in sorted(batches) for row in batches[number]]

@@ -11,6 +11,7 @@ from recipes.errors import Problem
 from recipes.pipeline.layers import Key, Layer
 
 MISSING = "???"  # OmegaConf's mark for "must be set"
+OPEN = (MISSING, [MISSING])  # a value, or one or several
 ANY = "..."  # a key of a base that stands for any name
 _WHOLE = re.compile(r"\$\{([A-Za-z_][\w.]*)\}")  # a value that is one interpolation and nothing else
 
@@ -49,7 +50,7 @@ class Merge:
                 self._mapping(here, known, target[name], new, layer)
             elif is_open and isinstance(new, dict) and isinstance(target.get(name), dict):
                 self._mapping(here, {}, target[name], new, layer)
-            elif isinstance(new, dict) and not is_open and known is not None and known != MISSING:
+            elif isinstance(new, dict) and not is_open and known is not None and known not in OPEN:
                 self._refuse(
                     here,
                     layer,
@@ -120,7 +121,7 @@ def expected_value(key: Key, schema: dict, hops: int = 8):
     if isinstance(node, str) and "${" in node:
         target = _WHOLE.fullmatch(node)
         return expected_value(tuple(target[1].split(".")), schema, hops - 1) if target and hops else None
-    return None if node == MISSING or node == {} else node
+    return None if node in OPEN or node == {} else node
 
 
 def fits(value, expected, name: str = "") -> bool:

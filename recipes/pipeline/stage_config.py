@@ -6,7 +6,7 @@ from recipes.errors import Problem, UserInputError
 from recipes.pipeline import references
 from recipes.pipeline.document import DEFAULT_SEED
 from recipes.pipeline.layers import Layer
-from recipes.pipeline.merge import ANY, MISSING, Merge, dotted, leaves
+from recipes.pipeline.merge import ANY, OPEN, Merge, dotted, leaves
 
 # In the frozen config of every kind, in this order and before the kind's own keys.
 HEAD = {"stage": "", "kind": "", "seed": DEFAULT_SEED, "inputs": {}, "resources": {}}
@@ -56,8 +56,8 @@ def _stop_at(problems: list[Problem]) -> None:
 
 def _unset(merge: Merge) -> list[Problem]:
     """Keys that the base leaves open with ??? and that nobody set."""
-    required = {key for key, value in leaves(merge.base.data) if value == MISSING}
-    unset = [k for k, value in leaves(merge.value) if value == MISSING or (value is None and k in required)]
+    required = {key for key, value in leaves(merge.base.data) if value in OPEN}
+    unset = [k for k, value in leaves(merge.value) if value in OPEN or (value in (None, []) and k in required)]
     return [
         Problem("", merge.where(key), f"`{dotted(key)}` must be set", f"set stages.{merge.stage}.{dotted(key)}")
         for key in unset

@@ -22,7 +22,8 @@ from recipes.errors import EXIT_DONE, EXIT_FAILED, EXIT_INPUT, StageFailed, User
 from recipes.pipeline import artifacts
 from recipes.ranks import is_first_rank
 
-Main = Callable[[dict, Path], dict]
+# (config with absolute inputs, stage directory) -> facts; None from an array task while others are still at work.
+Main = Callable[[dict, Path], "dict | None"]
 # How long to wait for a killed predecessor of this stage to let go of its directory.
 LOCK_SECONDS = 60
 INPUT_ERROR = "INPUT ERROR"
@@ -43,7 +44,9 @@ def run_stage(main: Main, config: Path) -> int:
         cfg = artifacts.read_config(stage_dir / artifacts.CONFIG)
         with _only_one(stage_dir):
             facts = main(absolute_inputs(cfg, stage_dir), stage_dir)
-            if is_first_rank():
+            if facts is None:
+                print("this array task's part is done; the task that finishes last writes the outputs", flush=True)
+            elif is_first_rank():
                 artifacts.write_manifest(stage_dir, cfg, facts, started)
         return EXIT_DONE
     except UserInputError as error:
@@ -71,11 +74,15 @@ def absolute_inputs(cfg: dict, stage_dir: Path) -> dict:
 
 @contextmanager
 def _only_one(stage_dir: Path) -> Iterator[None]:
-    """Two writers in one stage directory would tear its checkpoints; rank 0 holds the lock for all ranks."""
+    """Two writers in one stage directory would tear its checkpoints; rank 0 holds the lock for all ranks.
+
+    The tasks of an array write files of their own: each has its lock.
+    """
     if not is_first_rank():
         yield
         return
-    with (stage_dir / ".lock").open("w") as lock:
+    task = os.environ.get("ALIGN_ARRAY_TASK", "")
+    with (stage_dir / f".lock{task}").open("w") as lock:
         deadline = time.time() + LOCK_SECONDS
         while True:
             try:

@@ -1,23 +1,26 @@
-"""Evaluate: greedy answers verified, sampled answers verified and scored, on prompts no stage was trained on."""
+"""Evaluate: greedy answers verified, sampled answers verified, scored and compared with a reference policy, on prompts
+that no stage was trained on."""
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from pathlib import Path
 
+from data_prep.jsonl import write_rows
 from data_prep.prompts import read_prompts
 from data_prep.template import Template
 from data_prep.verify import verify
-from recipes.pipeline.artifacts import atomic_write_json, atomic_write_text
+from recipes.pipeline.artifacts import atomic_write_json
 from recipes.stages import generate, score, training
 
 
 def main(cfg: dict, stage_dir: Path) -> dict:
-    template, policy_path = Template.load(cfg["template"]), Path(cfg["inputs"]["policy"])
-    training.check_template(template, policy_path)
-    prompts = read_prompts(Path(cfg["inputs"]["prompts"]))
-    judge = Path(cfg["inputs"]["reward_model"]) if cfg["inputs"]["reward_model"] else None
+    template = Template.load(cfg["template"])
+    inputs = {name: Path(path) for name, path in cfg["inputs"].items() if path}
+    training.check_template(template, inputs["policy"])
+    prompts = read_prompts(inputs["prompts"])
+    generate.check_lengths(cfg, prompts, template, inputs["policy"], stage_dir)
+    judge = inputs.get("reward_model")
     weights = judge and (cfg["reward_weights"] or score.trained_weights(judge))
 
     from recipes.engine import setup
@@ -31,23 +34,88 @@ def main(cfg: dict, stage_dir: Path) -> dict:
     each = config.responses_per_prompt
     progress = JsonlLogger.for_rows(stage_dir / "metrics.jsonl", len(prompts) * (each + 1))
     trainer = inference.create_trainer(config)
-    policy = inference.load_policy(config, trainer, policy_path)
-    greedy = generate.sample(policy, config, template, prompts, 1, generate.sampling(config, True), progress)
-    sampled = generate.sample(policy, config, template, prompts, each, generate.sampling(config, False), progress)
+    policy = inference.load_policy(config, trainer, inputs["policy"])
+    greedy = _answers(policy, config, generate.Jobs(prompts, template, 1, config.batch_size), True, progress)
+    jobs = generate.Jobs(prompts, template, each, config.batch_size)
+    sampled = _answers(policy, config, jobs, False, progress)
+    shift = _Shift(jobs, sampled)
+    if "reference" in inputs:
+        shift.measure(policy, config)
     del policy
+    if "reference" in inputs:
+        shift.measure(inference.load_policy(config, trainer, inputs["reference"]), config)
 
-    rows = [{**p, "responses": [*g, *s]} for p, g, s in zip(prompts, greedy, sampled)]
+    rows = [{**prompt, "responses": list(map(_public, found))} for prompt, found in _merged(prompts, greedy, sampled)]
     if judge:
-        reward_model = inference.load_reward_model(config, trainer, judge)
-        score.score_rows(reward_model, config, template, rows, weights, progress)
+        _score(inference.load_reward_model(config, trainer, judge), config, template, rows, weights, progress)
     _verify(rows)
-    metrics = _metrics(rows)
+    metrics = _metrics(rows) | shift.metrics()
     if training.is_first_rank():
-        outputs = stage_dir / "outputs"
-        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        atomic_write_text(outputs / "samples.jsonl", text)
-        atomic_write_json(outputs / "metrics.json", metrics)
+        write_rows(stage_dir / "outputs" / "samples.jsonl", rows)
+        atomic_write_json(stage_dir / "outputs" / "metrics.json", metrics)
     return metrics
+
+
+def _answers(policy, config, jobs: generate.Jobs, greedy: bool, progress) -> list[list[dict]]:
+    """Responses by prompt, with their token ids; every rank has all of them."""
+    from recipes.engine import batches, inference
+
+    with inference.inference_mode(policy):
+        work = jobs.sampler(policy, generate.sampling(config, greedy), config.seed)
+        flat = batches.in_memory(len(jobs), jobs.size, work, progress)
+    return [mine for _, mine in jobs.rows(flat)]
+
+
+def _merged(prompts: list[dict], greedy: list, sampled: list):
+    for prompt, first, others in zip(prompts, greedy, sampled):
+        yield prompt, [*first, *others]
+
+
+def _public(response: dict) -> dict:
+    return {key: value for key, value in response.items() if key != "ids"}
+
+
+def _score(reward_model, config, template: Template, rows: list[dict], weights, progress) -> None:
+    from recipes.engine import batches, inference
+
+    texts = score.Texts(rows, template)
+    with inference.inference_mode(reward_model):
+        values = batches.in_memory(len(texts), config.batch_size, texts.scorer(reward_model), progress)
+    texts.put(values, weights)
+
+
+class _Shift:
+    """How far the policy has moved from the reference policy: KL(policy || reference), on the policy's own samples.
+
+    The mean over samples y ~ policy of log policy(y|x) - log reference(y|x) is an unbiased estimate of it, in nats a
+    response, if samples are drawn at temperature 1 from all tokens; with other settings it is not reported.
+    """
+
+    def __init__(self, jobs: generate.Jobs, sampled: list[list[dict]]):
+        self.prompts = [text for text, mine in zip(jobs.texts, sampled) for _ in mine]
+        self.ids = [response["ids"] for mine in sampled for response in mine]
+        self.logprobs: list[list[float]] = []
+        self.unbiased = True
+
+    def measure(self, model, config) -> None:
+        """Log-probabilities of the samples under one more model; first the policy, then the reference."""
+        from recipes.engine import batches, inference
+
+        self.unbiased = config.temperature == 1.0 and config.top_p == 1.0 and not config.top_k
+        rows = [i for i, ids in enumerate(self.ids) if ids]
+
+        def work(number: int, batch: range) -> list[float]:
+            chosen = [rows[i] for i in batch]
+            return inference.logprobs(model, [self.prompts[i] for i in chosen], [self.ids[i] for i in chosen])
+
+        with inference.inference_mode(model):
+            self.logprobs.append(batches.in_memory(len(rows), config.batch_size, work, lambda count: None))
+
+    def metrics(self) -> dict[str, float]:
+        if len(self.logprobs) < 2 or not self.unbiased:
+            return {}
+        total = sum(ours - theirs for ours, theirs in zip(*self.logprobs))
+        return {"kl": total / len(self.ids), "kl_per_token": total / sum(map(len, self.ids))}
 
 
 def _verify(rows: list[dict]) -> None:

@@ -1,38 +1,116 @@
-"""Generate: a policy's responses to a file of prompts."""
+"""Generate: a policy's responses to a file of prompts, in batches that survive a kill and that an array can share."""
 
 from __future__ import annotations
 
-import json
+from collections.abc import Iterator
 from pathlib import Path
 
+from data_prep.jsonl import write_rows
 from data_prep.prompts import read_prompts
 from data_prep.template import Template
-from recipes.pipeline.artifacts import atomic_write_text
+from data_prep.tokens import Tokenizer
+from recipes.errors import Problem, UserInputError
+from recipes.pipeline.artifacts import content_hash
 from recipes.stages import training
 
 
-def main(cfg: dict, stage_dir: Path) -> dict:
+def main(cfg: dict, stage_dir: Path) -> dict | None:
     template, policy_path = Template.load(cfg["template"]), Path(cfg["inputs"]["policy"])
     training.check_template(template, policy_path)
     prompts = read_prompts(Path(cfg["inputs"]["prompts"]))
+    check_lengths(cfg, prompts, template, policy_path, stage_dir)
 
     from recipes.engine import setup
 
     setup.load()
-    from recipes.engine import inference
+    from recipes.engine import batches, inference
     from recipes.engine.metrics import JsonlLogger
 
     config = training.as_config(cfg)
     setup.configure(config)
-    each = config.responses_per_prompt
-    progress = JsonlLogger.for_rows(stage_dir / "metrics.jsonl", len(prompts) * each)
+    policy_sha256 = content_hash(policy_path)
+    jobs = Jobs(prompts, template, cfg["responses_per_prompt"], config.batch_size)
+    identity = [policy_sha256, template.sha256, [(p["id"], p["messages"]) for p in prompts], _decoding(cfg)]
+    done = batches.Done(stage_dir / "data" / "batches", identity, len(jobs), jobs.size)
+    progress = JsonlLogger.for_rows(stage_dir / "metrics.jsonl", len(jobs))
     model = inference.load_policy(config, inference.create_trainer(config), policy_path)
-    responses = sample(model, config, template, prompts, each, sampling(config, config.greedy), progress)
+    with inference.inference_mode(model):
+        work = jobs.sampler(model, sampling(config, config.greedy), config.seed)
+        if not batches.on_disk(done, work, progress, cfg["array_tasks"]):
+            return None
+    writer = f"{_name(cfg)}@{policy_sha256[:12]}"
+    totals = Totals()
     if training.is_first_rank():
-        rows = [{**prompt, "responses": mine} for prompt, mine in zip(prompts, responses)]
-        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        atomic_write_text(stage_dir / "outputs" / "responses.jsonl", text)
-    return facts(responses) | {"prompts": len(prompts), "template_sha256": template.sha256}
+        rows = ({**row, "responses": [totals.add(public(r, writer)) for r in mine]} for row, mine in jobs.rows(done))
+        write_rows(stage_dir / "outputs" / "responses.jsonl", rows)
+    return totals.facts() | {"prompts": len(prompts), "template_sha256": template.sha256}
+
+
+def _decoding(cfg: dict) -> dict:
+    return {key: cfg[key] for key in ("seed", "max_new_tokens", "temperature", "top_k", "top_p", "greedy")}
+
+
+def _name(cfg: dict) -> str:
+    """The stage that made the policy, or the file's name: what people call the model."""
+    path = Path(cfg["inputs"]["policy"])
+    return path.parent.parent.name if path.parent.name == "outputs" else path.stem
+
+
+def check_lengths(cfg: dict, prompts: list[dict], template: Template, policy: Path, stage_dir: Path) -> None:
+    """Refuse prompts that leave no room for max_new_tokens in the context (D6), before anything is loaded."""
+    import yaml
+
+    config = policy / "model_config.yaml"
+    if not config.is_file():
+        return  # a .nemo archive: the engine says it when it meets the prompt
+    room = yaml.safe_load(config.read_text())["encoder_seq_length"] - cfg["max_new_tokens"]
+    tokenizer = Tokenizer.open(training.tokenizer_of(policy, stage_dir))
+    lengths = map(len, tokenizer.encode_batch([template.prompt(p["messages"]) for p in prompts]))
+    long = [(prompt["id"], length) for prompt, length in zip(prompts, lengths) if length > room]
+    if long:
+        name, length = long[0]
+        message = f"{len(long)} prompts leave no room for {cfg['max_new_tokens']} new tokens: {name} has {length}"
+        fix = f"shorten them to {room} tokens, leave them out or lower max_new_tokens"
+        raise UserInputError(Problem("D6", str(cfg["inputs"]["prompts"]), message, fix))
+
+
+class Jobs:
+    """The responses to be made: `each` for every prompt; prompts of similar length share a batch.
+
+    Job j is the (j % each)-th response to prompt order[j // each].
+    """
+
+    def __init__(self, prompts: list[dict], template: Template, each: int, size: int):
+        self.prompts, self.template, self.each, self.size = prompts, template, each, size
+        self.texts = [template.prompt(prompt["messages"]) for prompt in prompts]
+        self.order = sorted(range(len(prompts)), key=lambda i: (len(self.texts[i]), i))
+
+    def __len__(self) -> int:
+        return len(self.prompts) * self.each
+
+    def prompt(self, job: int) -> str:
+        return self.texts[self.order[job // self.each]]
+
+    def sampler(self, model, how, seed: int):
+        from recipes.engine import inference
+
+        def work(number: int, rows: range) -> list[dict]:
+            texts = [self.prompt(row) for row in rows]
+            return inference.generate(model, texts, how, self.template.stop, seed, number, self.template.before_stop)
+
+        return work
+
+    def rows(self, results) -> Iterator[tuple[dict, list]]:
+        """(prompt, its results) in the order of the file; `results[job]` is one of them."""
+        place = {prompt: position for position, prompt in enumerate(self.order)}
+        for number, prompt in enumerate(self.prompts):
+            first = place[number] * self.each
+            yield prompt, [results[job] for job in range(first, first + self.each)]
+
+
+def public(response: dict, writer: str) -> dict:
+    """A response as it leaves the stage: without token ids, with the name of who wrote it."""
+    return {key: value for key, value in response.items() if key != "ids"} | {"model": writer}
 
 
 def sampling(config, greedy: bool):
@@ -41,33 +119,26 @@ def sampling(config, greedy: bool):
     return Sampling(config.max_new_tokens, config.temperature, config.top_k, config.top_p, greedy)
 
 
-def sample(model, config, template: Template, prompts: list[dict], each: int, how, progress) -> list[list[dict]]:
-    """`each` responses for every prompt, grouped by prompt. Prompts of similar length share a batch."""
-    from recipes.engine import inference
+class Totals:
+    """Sums over responses while they are written."""
 
-    texts = [template.prompt(prompt["messages"]) for prompt in prompts]
-    order = sorted(range(len(texts)), key=lambda i: (len(texts[i]), i))
-    jobs = [i for i in order for _ in range(each)]
+    def __init__(self):
+        self.responses = self.finished = self.tokens = 0
 
-    def work(number: int, rows: range) -> list[dict]:
-        batch = [texts[jobs[row]] for row in rows]
-        return inference.generate(model, batch, how, template.stop, config.seed, number, template.before_stop)
+    def add(self, response: dict) -> dict:
+        self.responses += 1
+        self.finished += response["finished"]
+        self.tokens += response["tokens"]
+        return response
 
-    with inference.inference_mode(model):
-        flat = inference.sharded(len(jobs), config.batch_size, work, progress)
-    grouped: list[list[dict]] = [[] for _ in prompts]
-    for job, response in zip(jobs, flat):
-        grouped[job].append(response)
-    return grouped
-
-
-def facts(responses: list[list[dict]]) -> dict:
-    flat = [response for mine in responses for response in mine]
-    return {
-        "responses": len(flat),
-        "finished_share": sum(r["finished"] for r in flat) / len(flat),
-        "tokens_mean": sum(r["tokens"] for r in flat) / len(flat),
-    }
+    def facts(self) -> dict:
+        if not self.responses:  # not the first rank
+            return {}
+        return {
+            "responses": self.responses,
+            "finished_share": self.finished / self.responses,
+            "tokens_mean": self.tokens / self.responses,
+        }
 
 
 if __name__ == "__main__":

@@ -1,41 +1,51 @@
-"""Score: attributes and scalar reward of generated responses, by the regression reward model."""
+"""Score: attributes and scalar reward of candidate responses, by the regression reward model."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
+from data_prep.candidates import read_candidates
+from data_prep.jsonl import write_rows
 from data_prep.template import Template
 from recipes.errors import Problem, UserInputError
-from recipes.pipeline.artifacts import atomic_write_text, content_hash
+from recipes.pipeline.artifacts import content_hash
 from recipes.stages import training
 
 
-def main(cfg: dict, stage_dir: Path) -> dict:
+def main(cfg: dict, stage_dir: Path) -> dict | None:
     template, model_path = Template.load(cfg["template"]), Path(cfg["inputs"]["reward_model"])
     training.check_template(template, model_path)
     weights = cfg["reward_weights"] or trained_weights(model_path)
-    source = Path(cfg["inputs"]["responses"])
-    rows = [json.loads(line) for line in source.read_text(encoding="utf-8").splitlines()]
+    rows = read_candidates(cfg["inputs"]["responses"])
 
     from recipes.engine import setup
 
     setup.load()
-    from recipes.engine import inference
+    from recipes.engine import batches, inference
     from recipes.engine.metrics import JsonlLogger
 
     config = training.as_config(cfg)
     setup.configure(config)
-    progress = JsonlLogger.for_rows(stage_dir / "metrics.jsonl", sum(len(row["responses"]) for row in rows))
-    model = inference.load_reward_model(config, inference.create_trainer(config), model_path)
-    score_rows(model, config, template, rows, weights, progress)
     model_sha256 = content_hash(model_path)
+    texts = Texts(rows, template)
+    identity = [model_sha256, template.sha256, texts.sha256()]
+    done = batches.Done(stage_dir / "data" / "batches", identity, len(texts), config.batch_size)
+    progress = JsonlLogger.for_rows(stage_dir / "metrics.jsonl", len(texts))
+    model = inference.load_reward_model(config, inference.create_trainer(config), model_path)
+    with inference.inference_mode(model):
+        if not batches.on_disk(done, texts.scorer(model), progress, cfg["array_tasks"]):
+            return None
+    facts = {"responses": len(texts), "reward_weights": weights, "reward_model_sha256": model_sha256,
+             "template_sha256": template.sha256}  # fmt: skip
     if training.is_first_rank():
-        text = "".join(json.dumps({**row, "reward_model": model_sha256}, ensure_ascii=False) + "\n" for row in rows)
-        atomic_write_text(stage_dir / "outputs" / "scored.jsonl", text)
-    rewards = [r["reward"] for row in rows for r in row["responses"]]
-    return {"reward_mean": sum(rewards) / len(rewards), "responses": len(rewards), "reward_weights": weights,
-            "reward_model_sha256": model_sha256, "template_sha256": template.sha256}  # fmt: skip
+        texts.put(done, weights)
+        judge = {"name": model_path.parent.parent.name, "sha256": model_sha256, "template_sha256": template.sha256}
+        for row in rows:
+            row["reward_model"] = model_sha256
+            row["judges"] = {**row.get("judges", {}), "reward": judge}
+        write_rows(stage_dir / "outputs" / "scored.jsonl", rows)
+        facts["reward_mean"] = sum(r["reward"] for row in rows for r in row["responses"]) / len(texts)
+    return facts
 
 
 def trained_weights(model_path: Path) -> list[float]:
@@ -51,22 +61,41 @@ def trained_weights(model_path: Path) -> list[float]:
     )  # fmt: skip
 
 
-def score_rows(model, config, template: Template, rows: list[dict], weights: list[float], progress) -> None:
-    """Put "attributes" and "reward" into every response of `rows`, in place."""
-    from recipes.engine import inference, scoring
+class Texts:
+    """The rendered conversations to be scored; those of similar length share a batch. Job j is text order[j]."""
 
-    responses = [(row, response) for row in rows for response in row["responses"]]
-    texts = [template.scoring(row["messages"], response["text"] or " ") for row, response in responses]
-    order = sorted(range(len(texts)), key=lambda i: (len(texts[i]), i))
+    def __init__(self, rows: list[dict], template: Template):
+        self.responses = [(row, response) for row in rows for response in row["responses"]]
+        self.texts = [template.scoring(row["messages"], response["text"] or " ") for row, response in self.responses]
+        self.order = sorted(range(len(self.texts)), key=lambda i: (len(self.texts[i]), i))
 
-    def work(number: int, batch: range) -> list:
-        return inference.score(model, [texts[order[i]] for i in batch]).tolist()
+    def __len__(self) -> int:
+        return len(self.texts)
 
-    with inference.inference_mode(model):
-        values = inference.sharded(len(order), config.batch_size, work, progress)
-    for index, attributes in zip(order, values):
-        responses[index][1]["attributes"] = scoring.named(attributes)
-        responses[index][1]["reward"] = scoring.weighted(weights, attributes)
+    def sha256(self) -> str:
+        import hashlib
+
+        digest = hashlib.sha256()
+        for text in self.texts:
+            digest.update(text.encode() + b"\x00")
+        return digest.hexdigest()
+
+    def scorer(self, model):
+        from recipes.engine import inference
+
+        def work(number: int, batch: range) -> list:
+            return inference.score(model, [self.texts[self.order[i]] for i in batch]).tolist()
+
+        return work
+
+    def put(self, values, weights: list[float]) -> None:
+        """Put "attributes" and "reward" into every response, in place; `values[job]` are its nine slots."""
+        from recipes.engine import scoring
+
+        for job, index in enumerate(self.order):
+            response = self.responses[index][1]
+            response["attributes"] = scoring.named(values[job])
+            response["reward"] = scoring.weighted(weights, values[job])
 
 
 if __name__ == "__main__":
