@@ -59,6 +59,7 @@ class _Pass:
     max_tokens: int = 0
     rewards: set = field(default_factory=set)  # distinct (chosen, rejected); two are enough to know they differ
     rewarded: int = 0
+    judges: set = field(default_factory=set)  # whose the rewards are
 
 
 def prepare(
@@ -74,6 +75,7 @@ def prepare(
     bad_rows: str = "refuse",
     rewards: str = "optional",
     embedded_turns: str = "refuse",
+    judge: str | None = None,
     limit: int | None = None,
 ) -> Prepared:
     """Check and convert `source` (.jsonl or .json, .gz or not) into <out_dir>/<name>.<sha12>.jsonl.
@@ -85,6 +87,7 @@ def prepare(
     bad_rows:    the same for rows that break another rule of data_prep/rules.py; unreadable lines (D1) always refuse
     rewards:     "require": every pair has finite rewards, chosen not below rejected, not all equal | "optional"
     embedded_turns: "refuse" | "split" rendered turns inside a message (HelpSteer2 prompts are always split)
+    judge:       hash or name of the model whose rewards the pairs must have; None = any, but one
     limit:       keep at most this many rows
 
     Raises UserInputError naming file:line, field and fix. Beside the output: .meta.jsonl and .ledger.json.
@@ -115,6 +118,7 @@ def prepare(
             meta.write(meta_row(kind, record, tokens))
             _keep(seen, record, tokens, kind)
         _check_file(seen, source, rewards)
+        _check_judge(seen, source, judge)
         return _commit(kind, source, name, template, encoder, rules, seen, out, meta)
 
 
@@ -163,6 +167,7 @@ def _keep(seen: _Pass, record: Record, tokens: int, kind: str) -> None:
     seen.max_tokens = max(seen.max_tokens, tokens)
     if kind == "preference" and record.chosen.reward is not None:
         seen.rewarded += 1
+        seen.judges.add(record.judge)
         if len(seen.rewards) < 2:
             seen.rewards.add((record.chosen.reward, record.rejected.reward))
 
@@ -196,6 +201,16 @@ def _check_file(seen: _Pass, source: Path, rewards: str) -> None:
         raise refuse(
             source, None, f"all {seen.counts['kept']} rows have the rewards {pair[0]:g} and {pair[1]:g}", "D13"
         )
+
+
+def _check_judge(seen: _Pass, source: Path, judge: str | None) -> None:
+    """D29: the rewards of a file are one model's, and that model is the one that is expected."""
+    names = sorted(name[:12] or "nobody named" for name in seen.judges)
+    if len(names) > 1:
+        raise refuse(source, None, f"has rewards of {len(names)} judges: {', '.join(names)}", "D29")
+    if judge and seen.judges and seen.judges != {judge}:
+        message = f"has rewards of {names[0]}, the manifest beside it names {judge[:12]}"
+        raise refuse(source, None, message, "D29", "run the stage that makes the pairs again, or name its own output")
 
 
 def _commit(kind, source, name, template, encoder, rules, seen, out, meta) -> Prepared:

@@ -51,7 +51,7 @@ class Record:
     preferred: index of the better response, None for a tie or where nothing was compared;
     strength: how much better on the source's own scale (HelpSteer: 1..3), None where it has none;
     line: from 1 in the source file; id: the row's own, "" where it has none; human: written or judged by people;
-    source: name of the data set."""
+    source: name of the data set; judge: hash or name of the model whose rewards these are, "" where nobody says."""
 
     messages: list[dict]
     responses: list[Response]
@@ -61,6 +61,7 @@ class Record:
     id: str = ""
     source: str = ""
     human: bool = False
+    judge: str = ""
 
     @property
     def chosen(self) -> Response:

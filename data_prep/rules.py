@@ -222,6 +222,13 @@ _ALL = [
         "",
         "change blend.human_share or blend.human_share_cap",
     ),
+    Rule(
+        "D29",
+        "mixed_judges",
+        "all rewards of a file come from one judge, the one that its manifest names",
+        "Rewards of different models are on different scales: RPO would take larger numbers for larger preferences.",
+        "score all pairs with one reward model, or bring the judges to one scale (stage kind pairs, scales=mean_gap)",
+    ),
 ]
 RULES = {rule.id: rule for rule in _ALL}
 

@@ -75,17 +75,22 @@ class Built:
 
 
 def html(built: Built) -> str:
-    """Everything from data is made visible and escaped by the template; charts and samples are of escaped parts."""
+    """The page of a built data set."""
+    return render(HERE / "card.html.j2", **context(built))
+
+
+def render(template: Path, **values) -> str:
+    """A card's page. Everything from data is made visible and escaped; charts and samples are of escaped parts."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
-        loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
-        finalize=lambda value: visible(value) if type(value) is str else value,
+        loader=FileSystemLoader(template.parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+        lstrip_blocks=True, finalize=lambda value: visible(value) if type(value) is str else value,
     )  # fmt: skip
     environment.filters.update(fmt=fmt, share=share, size=size, correlation=correlation)
     styles = [Path(svg.__file__).with_name("report.css"), HERE / "card.css"]
     css = Markup("".join(path.read_text(encoding="utf-8") for path in styles))
-    return environment.get_template("card.html.j2").render(css=css, **context(built))
+    return environment.get_template(template.name).render(css=css, **values)
 
 
 def context(built: Built) -> dict:

@@ -161,7 +161,7 @@ def logprobs(model, prompts: list[str], responses: list[list[int]]) -> list[floa
 
 
 def _logprob_step(model):
-    """What megatron's schedule calls for a batch: logits, and what makes log-probabilities [rows, width - 1] of them."""
+    """What megatron's schedule calls for a batch: logits, and what makes log-probabilities [rows, width - 1]."""
 
     def step(batches, module):
         tokens, _, positions = next(batches)

@@ -6,6 +6,7 @@ import json
 import time
 from pathlib import Path
 
+from data_prep.pairs import expected_judge
 from data_prep.prepare import Prepared, prepare
 from data_prep.template import Template
 from recipes.errors import Problem, UserInputError
@@ -62,6 +63,7 @@ def prepare_both(kind: str, cfg: dict, stage_dir: Path, template: Template | Non
             template,
             tokenizer,
             cfg["model"]["encoder_seq_length"],
+            judge=expected_judge(Path(cfg["inputs"][name])) if kind == "preference" else None,
             **cfg["data"],
         )
         _enough_rows(prepared, cfg, name)

@@ -9,8 +9,9 @@ WORDS = {
     "data.rewards": ("require", "optional"),
     "wandb.mode": ("offline", "online", "disabled"),
     "model.peft.peft_scheme": ("none", "lora"),
-    "pairs.by": ("reward", "truth"),
+    "pairs.scales": ("refuse", "mean_gap"),
     "pairs.rejected": ("worst", "random"),
+    "pairs.by": ("truth", "pairwise", "points", "reward"),
 }
 # key: (lowest, highest); None is no limit
 RANGES = {
@@ -22,6 +23,8 @@ RANGES = {
     "resources.threads": (1, None),
     "pairs.validation_rows": (0, None),
     "pairs.min_margin": (0, None),
+    "pairs.chosen_quantile": (0, 1),
+    "array_tasks": (1, None),
     "exp_manager.checkpoint_callback_params.save_top_k": (0, None),
     "model.dpo.ref_policy_kl_penalty": (0, None),
     "tokenizer.vocab_size": (1, None),
@@ -41,8 +44,9 @@ C18 = Rule(
 def words(stage):
     for key, allowed in WORDS.items():
         value = stage.get(key)
-        if value is not None and value not in allowed:
-            yield key, f"is {value!r}", f"use one of {', '.join(allowed)}"
+        for word in value if isinstance(value, list) else [value]:
+            if word is not None and word not in allowed:
+                yield key, f"is {word!r}", f"use one of {', '.join(allowed)}"
 
 
 @C18
