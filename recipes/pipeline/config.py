@@ -1,8 +1,9 @@
 """Compose the complete config of every stage of a pipeline.
 
 Later wins: configs/stage/<kind>.yaml (the schema: an unknown key is refused) <- model file <- cluster file <- the
-pipeline's seed <- its `all:` <- its `stages.<name>` <- the command line. Model and cluster files have an `all:` section
-and one section a kind. A setting under `all:` reaches every kind whose base has the key; if none has, it is refused.
+pipeline's seed <- its `all:` <- its `stages.<name>` <- the command line. `rounds:` makes stages too (rounds.py).
+Model and cluster files have an `all:` section and one section a kind. A setting under `all:` reaches every kind whose
+base has the key; if none has, it is refused.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from recipes.errors import Problem, UserInputError
-from recipes.pipeline import document, graph, overrides, references
+from recipes.pipeline import document, graph, overrides, references, rounds
 from recipes.pipeline.layers import Key, Layer, read
 from recipes.pipeline.merge import did_you_mean_path, dotted, leaves
 from recipes.pipeline.stage_config import build, reaching
@@ -87,8 +88,8 @@ class Pipeline:
 
 def compose(pipeline: str | Path, override: list[str] = (), *, configs: Path = CONFIGS) -> Pipeline:
     """Load a pipeline by name or path and compose every stage. Raises UserInputError with all problems found."""
-    file = read(document.find(configs / "pipeline", str(pipeline)))
     command_line = overrides.parse(list(override))
+    file = rounds.expand(read(document.find(configs / "pipeline", str(pipeline))), command_line)
     settings = document.settings(file, command_line)
     overlays = [read(document.find(configs / key, settings[key])) for key in ("model", "cluster") if settings[key]]
     bases = {path.stem: read(path) for path in sorted((configs / "stage").glob("*.yaml"))}

@@ -10,7 +10,7 @@ from recipes.pipeline import graph
 from recipes.pipeline.layers import Layer, shown
 from recipes.pipeline.merge import did_you_mean, dotted, knows, leaves, suggestions
 
-PIPELINE_KEYS = ("name", "model", "cluster", "seed", "all", "stages")
+PIPELINE_KEYS = ("name", "model", "cluster", "seed", "all", "stages", "rounds")
 DEFAULT_SEED = 1234
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")  # names become folders; "=" would be misread by the trainer (rule C6)
 RESERVED = ("report",)  # folders of a run that are no stage's

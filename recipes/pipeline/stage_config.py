@@ -41,8 +41,11 @@ def build(name: str, kind: str, base: Layer, layers: list[Layer], stages) -> tup
     _stop_at(merge.problems)
     _stop_at(_unset(merge))
     cfg = _resolve(merge)
-    merge.check_types(cfg)
     inputs = cfg["inputs"] = {key: value for key, value in cfg["inputs"].items() if key != ANY}
+    for key, value in inputs.items():
+        if isinstance(value, str) and isinstance(data["inputs"].get(key), list):
+            inputs[key] = [value]  # one reference where several may stand
+    merge.check_types(cfg)
     shape = references.problems(inputs, data["inputs"], stages, lambda key: merge.where(("inputs", key)))
     _stop_at(merge.problems + shape)
     cfg["inputs"] = {key: references.freeze(value, stages) for key, value in inputs.items()}

@@ -16,8 +16,10 @@ from recipes.pipeline.checks import (  # noqa: F401 (a module registers its rule
     paths,
     precision,
     quiet,
+    rounds,
     rows,
     schedule,
+    serving,
     template,
 )
 from recipes.pipeline.checks.data import check_data

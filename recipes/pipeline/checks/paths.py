@@ -23,6 +23,11 @@ OUTPUTS = {
     "score": ("scored.jsonl",),
     "pairs": ("pairs.jsonl", "pairs_validation.jsonl"),
     "evaluate": ("metrics.json", "samples.jsonl"),
+    "prompts": ("prompts.jsonl", "dialogues.jsonl", "code.jsonl"),
+    "respond": ("responses.jsonl",),
+    "judge": ("judged.jsonl",),
+    "audit": ("audit.json",),
+    "serve": (),
 }
 
 C6 = Rule(
@@ -34,11 +39,12 @@ C6 = Rule(
     fix="rename the directory; monitor: val_loss",
 )
 
-# Inputs that take one thing only: input name -> (the kind that makes it, its output)
+JUDGED = {"score": "scored.jsonl", "judge": "judged.jsonl"}
+# Inputs that take certain things only: input name -> the kinds that make it and their output
 TAKES = {
-    "reward_model": ("reward", "model"),
-    "responses": ("generate", "responses.jsonl"),
-    "scored": ("score", "scored.jsonl"),
+    "reward_model": {"reward": "model"},
+    "responses": {"generate": "responses.jsonl", "respond": "responses.jsonl", **JUDGED},
+    "scored": JUDGED,
 }
 
 I1 = Rule(
@@ -120,10 +126,12 @@ def inputs_take(stage):
     for name, value in stage.cfg["inputs"].items():
         for pair in filter(None, map(references.thaw, references.items(value))):
             producer = stage.pipeline.stages.get(pair[0])
-            kind, output = TAKES.get(name, (None, None))
-            if producer and kind and (producer.kind, pair[1]) != (kind, output):
-                message = f"takes {output} of a {kind} stage, but {pair[0]} is of kind {producer.kind}"
-                yield f"inputs.{name}", message, f"write <{kind} stage>/{output}"
+            known = TAKES.get(name)
+            if producer and known and known.get(producer.kind) != pair[1]:
+                outputs = " or ".join(f"{output} of a {kind} stage" for kind, output in known.items())
+                message = f"takes {outputs}; `{pair[0]}/{pair[1]}` comes from one of kind {producer.kind}"
+                kind, output = next(iter(known.items()))
+                yield f"inputs.{name}", message, f"write for example <{kind} stage>/{output}"
             if producer and producer.kind == "reward" and name in ("init", "policy") and stage.kind != "reward":
                 yield (
                     f"inputs.{name}",

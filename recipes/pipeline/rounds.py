@@ -1,0 +1,116 @@
+"""Rounds: stages that a pipeline writes once and runs several times, each round from the policy of the one before.
+
+    rounds:
+      rpo:
+        count: 3                 # or `each:`, a list with the values of every round
+        previous: dpo            # what {previous} stands for in the first round
+        policy: rpo              # the stage below that {previous} stands for in the next round
+        stages:
+          generate: {kind: generate, inputs: {policy: "{previous}/model", prompts: "world/prompts_round{round}.jsonl"}}
+          rpo: {kind: preference, inputs: {init: "{previous}/model", ...}}
+
+becomes generate1, rpo1, generate2, rpo2, ... In every text, {round} is the number of the round (from 1), {previous} the
+stage that made the round's starting policy, and {name} the value of `name` in this round's entry of `each`: with
+`each: [{base: a.nemo}, {base: b.nemo}]` every round can start from a base model of its own (weak to strong).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from recipes.errors import Problem, UserInputError
+from recipes.pipeline.layers import Key, Layer
+from recipes.pipeline.merge import did_you_mean
+
+KEYS = ("count", "each", "previous", "policy", "stages")
+_PLACE = re.compile(r"\{(\w+)\}")
+
+
+def expand(document: Layer, command_line: Layer) -> Layer:
+    """The pipeline file with the stages of its rounds among its stages. Raises UserInputError."""
+    if not document.data.get("rounds") and not command_line.data.get("rounds"):
+        return document
+    rounds, given = document.section("rounds"), command_line.section("rounds")
+    for name in given.data:
+        if name not in rounds.data:
+            raise _problem(given, (name,), f"there are no rounds `{name}`", f"the pipeline has {list(rounds.data)}")
+    stages, lines = dict(document.section("stages").data), dict(document.lines)
+    for name in rounds.data:
+        loop = _Loop(name, rounds.section(name), given.section(name))
+        for stage, config, source in loop.stages():
+            if stage in stages:
+                raise _problem(rounds, source[1:], f"stage {stage} exists already", "give one of them another name")
+            stages[stage] = config
+            below = {key[len(source) :]: n for key, n in document.lines.items() if key[: len(source)] == source}
+            lines |= {("stages", stage, *key): n for key, n in below.items()}
+    data = {key: value for key, value in document.data.items() if key != "rounds"} | {"stages": stages}
+    return Layer(document.source, data, lines)
+
+
+def _problem(layer: Layer, key: Key, message: str, fix: str) -> UserInputError:
+    return UserInputError(Problem("", layer.where(key), message, fix))
+
+
+class _Loop:
+    """The rounds of one name, checked."""
+
+    def __init__(self, name: str, layer: Layer, command_line: Layer):
+        self.name, self.layer = name, layer
+        for part in (layer, command_line):
+            for key in part.data:
+                if key not in KEYS:
+                    close = did_you_mean(key, KEYS)
+                    fix = f"did you mean `{close[0]}`?" if close else f"rounds have the keys {', '.join(KEYS)}"
+                    raise _problem(part, (key,), f"unknown key `rounds.{name}.{key}`", fix)
+        self.data = {**layer.data, **command_line.data}
+        self.body = layer.section("stages").data
+        if not self.body:
+            raise _problem(layer, (), f"`rounds.{name}` has no stages", "add them below `stages:`")
+        self.values = self._values()
+        if self.data.get("policy", name) not in self.body:
+            fix = f"set `policy` to one of {', '.join(self.body)}"
+            raise _problem(layer, ("policy",), f"`rounds.{name}` does not say which stage makes the policy", fix)
+
+    def _values(self) -> list[dict]:
+        """What the texts of each round may use, besides {previous}."""
+        each, count = self.data.get("each"), self.data.get("count")
+        if each is None and isinstance(count, int) and not isinstance(count, bool) and count > 0:
+            each = [{}] * count
+        usable = isinstance(each, list) and each and all(isinstance(entry, dict) for entry in each)
+        if not usable or (count is not None and count != len(each)):
+            message = f"`rounds.{self.name}` has count {count!r} and each {self.data.get('each')!r}"
+            raise _problem(self.layer, ("count",), message, "give a whole number above 0, or a list of mappings")
+        return [{**entry, "round": number} for number, entry in enumerate(each, 1)]
+
+    def stages(self) -> Iterator[tuple[str, dict, Key]]:
+        """(name, config, where in the file it is written) of every stage of every round."""
+        previous, policy = self.data.get("previous"), self.data.get("policy", self.name)
+        for values in self.values:
+            known = values if previous is None else {**values, "previous": previous}
+            for key, config in self.body.items():
+                where = ("stages", key)
+                yield f"{key}{values['round']}", self._filled(config, known, where), ("rounds", self.name, *where)
+            previous = f"{policy}{values['round']}"
+
+    def _filled(self, value, known: dict, where: Key):
+        if isinstance(value, dict):
+            return {key: self._filled(item, known, (*where, key)) for key, item in value.items()}
+        if isinstance(value, list):
+            return [self._filled(item, known, where) for item in value]
+        return self._text(value, known, where) if isinstance(value, str) else value
+
+    def _text(self, text: str, known: dict, where: Key):
+        """A text with its places filled in; one that is a place and nothing else takes the value as it is."""
+
+        def fill(place: re.Match) -> str:
+            if place[1] not in known:
+                fix = f"known here: {', '.join(f'{{{name}}}' for name in known)}"
+                raise _problem(self.layer, where, f"`{text}` names {place[0]}, which this round does not have", fix)
+            return str(known[place[1]])
+
+        whole = _PLACE.fullmatch(text)
+        if whole and whole[1] in known:
+            return known[whole[1]]
+        # ${...} is an interpolation of OmegaConf, not a place of ours
+        return re.sub(rf"(?<!\$){_PLACE.pattern}", fill, text)
