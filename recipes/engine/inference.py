@@ -156,7 +156,8 @@ def logprobs(model, prompts: list[str], responses: list[list[int]]) -> list[floa
         micro_batch_size=len(before),
         collect_non_loss_data=True,
     )
-    every = broadcast_2d_tensor_within_pp(found[0] if found else None)
+    # The shifted values are a slice of a wider tensor; gloo would send the memory under it.
+    every = broadcast_2d_tensor_within_pp(found[0].contiguous() if found else None)
     return [every[i, len(a) - 1 : len(a) + len(b) - 1].sum().item() for i, (a, b) in enumerate(zip(before, responses))]
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from recipes.report.numbers import fmt
 
 LOWER = {
-    "loss", "nll", "perplexity", "ppl", "error", "errors", "kl", "repetition", "repeated", "toxicity", "toxic",
+    "loss", "nll", "perplexity", "ppl", "error", "errors", "repetition", "repeated", "toxicity", "toxic",
     "unsafe", "violations", "wrong", "unfinished", "truncated", "invalid", "empty", "incorrect",
 }  # fmt: skip
 HIGHER = {
@@ -19,8 +19,8 @@ HIGHER = {
 }  # fmt: skip
 # Counts, spreads and attributes that are not good or bad by themselves.
 NEUTRAL = {
-    "count", "n", "num", "prompts", "rows", "samples", "responses", "tokens", "length", "len", "chars", "words",
-    "seconds", "time", "std", "stdev", "stderr", "sem", "se", "low", "high", "ci", "verbosity", "complexity",
+    "kl", "count", "n", "num", "prompts", "rows", "samples", "responses", "tokens", "length", "len", "chars",
+    "words", "seconds", "time", "std", "stdev", "stderr", "sem", "se", "low", "high", "ci", "verbosity", "complexity",
     "steps", "bytes",
 }  # fmt: skip
 SHARE = {

@@ -14,6 +14,8 @@ from recipes.report.load import DONE, TRAINING_KINDS, Run, Stage, read_jsonl
 from recipes.report.numbers import evenly, fmt, is_broken, number, pearson, smooth, spearman, thin
 
 POINTS = 1500  # of a scatter plot
+# What a reward may have been bought with: neither high nor low is good by itself.
+DRIFT = {"kl": "KL to the reference policy, nats a response", "tokens": "mean tokens a sampled response"}
 
 
 @dataclass
@@ -163,14 +165,18 @@ def _mapping(value: object) -> dict:
 
 
 def stage_steps(run: Run, group: Sequence[Evaluation]) -> list[Figure]:
-    """One small chart for each judged metric, the main ones first: its value at every evaluated policy."""
-    cols = [c for c in columns([e.metrics for e in group]) if c.direction]
+    """One small chart a metric, its value at every evaluated policy: the first two judged ones, beside them how far the
+    policies have moved and how long their answers have become, then the other judged ones."""
+    found = columns([e.metrics for e in group])
+    judged, drift = [c for c in found if c.direction], [c for c in found if c.name in DRIFT]
+    cols = judged[:2] + drift + judged[2:]
     labels, parents, figures = [e.policy for e in group], parent_rows(run, group), []
     for col in cols:
         values = [e.metrics.get(col.name) for e in group]
         css = "reward" if "reward" in col.name.lower() else "metric"
         title = f"{col.label} by policy"
         chart = svg.steps_chart(labels, values, parents, col.best(values), col.show, title, css)
-        note = ("percent; " if col.share else "") + ("higher is better" if col.direction > 0 else "lower is better")
+        better = {1: "higher is better", -1: "lower is better"}.get(col.direction)
+        note = ("percent; " if col.share else "") + (better or DRIFT[col.name])
         figures.append(Figure(title[0].upper() + title[1:], chart, note))
     return figures

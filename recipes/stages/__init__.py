@@ -12,6 +12,7 @@ KINDS = {
     "score": "engine",
     "pairs": "core",
     "evaluate": "engine",
+    "user_turns": "engine",
     "prompts": "core",
     "respond": "core",
     "judge": "core",

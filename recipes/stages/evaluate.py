@@ -35,8 +35,9 @@ def main(cfg: dict, stage_dir: Path) -> dict:
     progress = JsonlLogger.for_rows(stage_dir / "metrics.jsonl", len(prompts) * (each + 1))
     trainer = inference.create_trainer(config)
     policy = inference.load_policy(config, trainer, inputs["policy"])
-    greedy = _answers(policy, config, generate.Jobs(prompts, template, 1, config.batch_size), True, progress)
-    jobs = generate.Jobs(prompts, template, each, config.batch_size)
+    texts = [template.prompt(prompt["messages"]) for prompt in prompts]
+    greedy = _answers(policy, config, generate.Jobs(texts, template, 1, config.batch_size), True, progress)
+    jobs = generate.Jobs(texts, template, each, config.batch_size)
     sampled = _answers(policy, config, jobs, False, progress)
     shift = _Shift(jobs, sampled)
     if "reference" in inputs:
@@ -45,7 +46,10 @@ def main(cfg: dict, stage_dir: Path) -> dict:
     if "reference" in inputs:
         shift.measure(inference.load_policy(config, trainer, inputs["reference"]), config)
 
-    rows = [{**prompt, "responses": list(map(_public, found))} for prompt, found in _merged(prompts, greedy, sampled)]
+    rows = [
+        {**prompt, "responses": [_public(r) for r in (*first, *others)]}
+        for prompt, first, others in zip(prompts, greedy, sampled)
+    ]
     if judge:
         _score(inference.load_reward_model(config, trainer, judge), config, template, rows, weights, progress)
     _verify(rows)
@@ -63,12 +67,7 @@ def _answers(policy, config, jobs: generate.Jobs, greedy: bool, progress) -> lis
     with inference.inference_mode(policy):
         work = jobs.sampler(policy, generate.sampling(config, greedy), config.seed)
         flat = batches.in_memory(len(jobs), jobs.size, work, progress)
-    return [mine for _, mine in jobs.rows(flat)]
-
-
-def _merged(prompts: list[dict], greedy: list, sampled: list):
-    for prompt, first, others in zip(prompts, greedy, sampled):
-        yield prompt, [*first, *others]
+    return list(jobs.rows(flat))
 
 
 def _public(response: dict) -> dict:

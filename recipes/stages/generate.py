@@ -31,8 +31,9 @@ def main(cfg: dict, stage_dir: Path) -> dict | None:
     config = training.as_config(cfg)
     setup.configure(config)
     policy_sha256 = content_hash(policy_path)
-    jobs = Jobs(prompts, template, cfg["responses_per_prompt"], config.batch_size)
-    identity = [policy_sha256, template.sha256, [(p["id"], p["messages"]) for p in prompts], _decoding(cfg)]
+    texts = [template.prompt(prompt["messages"]) for prompt in prompts]
+    jobs = Jobs(texts, template, cfg["responses_per_prompt"], config.batch_size)
+    identity = [policy_sha256, template.sha256, [(p["id"], p["messages"]) for p in prompts], decoding(cfg)]
     done = batches.Done(stage_dir / "data" / "batches", identity, len(jobs), jobs.size)
     progress = JsonlLogger.for_rows(stage_dir / "metrics.jsonl", len(jobs))
     model = inference.load_policy(config, inference.create_trainer(config), policy_path)
@@ -40,19 +41,20 @@ def main(cfg: dict, stage_dir: Path) -> dict | None:
         work = jobs.sampler(model, sampling(config, config.greedy), config.seed)
         if not batches.on_disk(done, work, progress, cfg["array_tasks"]):
             return None
-    writer = f"{_name(cfg)}@{policy_sha256[:12]}"
+    writer = f"{model_name(cfg)}@{policy_sha256[:12]}"
     totals = Totals()
     if training.is_first_rank():
-        rows = ({**row, "responses": [totals.add(public(r, writer)) for r in mine]} for row, mine in jobs.rows(done))
+        found = zip(prompts, jobs.rows(done))
+        rows = ({**row, "responses": [totals.add(public(r, writer)) for r in mine]} for row, mine in found)
         write_rows(stage_dir / "outputs" / "responses.jsonl", rows)
     return totals.facts() | {"prompts": len(prompts), "template_sha256": template.sha256}
 
 
-def _decoding(cfg: dict) -> dict:
-    return {key: cfg[key] for key in ("seed", "max_new_tokens", "temperature", "top_k", "top_p", "greedy")}
+def decoding(cfg: dict) -> dict:
+    return {key: cfg[key] for key in ("seed", "max_new_tokens", "temperature", "top_k", "top_p", "greedy") if key in cfg}
 
 
-def _name(cfg: dict) -> str:
+def model_name(cfg: dict) -> str:
     """The stage that made the policy, or the file's name: what people call the model."""
     path = Path(cfg["inputs"]["policy"])
     return path.parent.parent.name if path.parent.name == "outputs" else path.stem
@@ -77,18 +79,18 @@ def check_lengths(cfg: dict, prompts: list[dict], template: Template, policy: Pa
 
 
 class Jobs:
-    """The responses to be made: `each` for every prompt; prompts of similar length share a batch.
+    """What is to be generated: `each` continuations of every text; texts of similar length share a batch.
 
-    Job j is the (j % each)-th response to prompt order[j // each].
+    Job j is the (j % each)-th continuation of text order[j // each]. stop, before_stop: as in inference.generate.
     """
 
-    def __init__(self, prompts: list[dict], template: Template, each: int, size: int):
-        self.prompts, self.template, self.each, self.size = prompts, template, each, size
-        self.texts = [template.prompt(prompt["messages"]) for prompt in prompts]
-        self.order = sorted(range(len(prompts)), key=lambda i: (len(self.texts[i]), i))
+    def __init__(self, texts: list[str], template: Template, each: int, size: int):
+        self.texts, self.each, self.size = texts, each, size
+        self.stop, self.before_stop = template.stop, template.before_stop
+        self.order = sorted(range(len(texts)), key=lambda i: (len(texts[i]), i))
 
     def __len__(self) -> int:
-        return len(self.prompts) * self.each
+        return len(self.texts) * self.each
 
     def prompt(self, job: int) -> str:
         return self.texts[self.order[job // self.each]]
@@ -98,16 +100,16 @@ class Jobs:
 
         def work(number: int, rows: range) -> list[dict]:
             texts = [self.prompt(row) for row in rows]
-            return inference.generate(model, texts, how, self.template.stop, seed, number, self.template.before_stop)
+            return inference.generate(model, texts, how, self.stop, seed, number, self.before_stop)
 
         return work
 
-    def rows(self, results) -> Iterator[tuple[dict, list]]:
-        """(prompt, its results) in the order of the file; `results[job]` is one of them."""
-        place = {prompt: position for position, prompt in enumerate(self.order)}
-        for number, prompt in enumerate(self.prompts):
+    def rows(self, results) -> Iterator[list]:
+        """The results of each text, in the order of the texts; `results[job]` is one of them."""
+        place = {number: position for position, number in enumerate(self.order)}
+        for number in range(len(self.texts)):
             first = place[number] * self.each
-            yield prompt, [results[job] for job in range(first, first + self.each)]
+            yield [results[job] for job in range(first, first + self.each)]
 
 
 def public(response: dict, writer: str) -> dict:

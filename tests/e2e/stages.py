@@ -11,7 +11,7 @@ import yaml
 def derive(source: Path, target: Path, *overrides: str) -> Path:
     """A new stage directory with `source`'s config, its inputs absolute, changed by overrides like `model.seed=2`."""
     cfg = yaml.safe_load((source / "config.yaml").read_text())
-    cfg["inputs"] = {k: v and str((source / v).resolve()) for k, v in cfg["inputs"].items()}
+    cfg["inputs"] = {k: _absolute(source, v) for k, v in cfg["inputs"].items()}
     for override in overrides:
         key, _, text = override.partition("=")
         *path, last = key.split(".")
@@ -23,6 +23,12 @@ def derive(source: Path, target: Path, *overrides: str) -> Path:
     target.mkdir(parents=True, exist_ok=True)
     (target / "config.yaml").write_text(yaml.safe_dump(cfg, sort_keys=False))
     return target
+
+
+def _absolute(source: Path, value):
+    if isinstance(value, list):
+        return [_absolute(source, item) for item in value]
+    return value and str((source / value).resolve())
 
 
 def metrics(stage_dir: Path, event: str = "train") -> list[dict]:

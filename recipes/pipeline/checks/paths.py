@@ -23,6 +23,7 @@ OUTPUTS = {
     "score": ("scored.jsonl",),
     "pairs": ("pairs.jsonl", "pairs_validation.jsonl"),
     "evaluate": ("metrics.json", "samples.jsonl"),
+    "user_turns": ("prompts.jsonl",),
     "prompts": ("prompts.jsonl", "dialogues.jsonl", "code.jsonl"),
     "respond": ("responses.jsonl",),
     "judge": ("judged.jsonl",),
