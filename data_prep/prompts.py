@@ -47,7 +47,9 @@ def _prompt(row: dict, template: Template) -> dict:
     template.check(messages, last="user")
     task = row.get("task")
     if task is not None:
-        _check_task(task)
+        from data_prep import verify
+
+        verify.check(task)
     identity = row.get("id", content_id(messages))
     return {
         **row,
@@ -56,15 +58,3 @@ def _prompt(row: dict, template: Template) -> dict:
         "source": str(row.get("source", "prompts")),
         "human": bool(row.get("human", False)),
     }
-
-
-def _check_task(task: object) -> None:
-    from data_prep.verify import VERIFIERS
-
-    if not isinstance(task, dict) or not isinstance(task.get("family"), str) or task.get("type") not in VERIFIERS:
-        raise BadRow(
-            "D2",
-            "task",
-            f"is not an object with a family and a type out of {', '.join(VERIFIERS)}",
-            "leave `task` out of prompts whose answer cannot be verified",
-        )

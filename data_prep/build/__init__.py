@@ -188,7 +188,7 @@ def _choose(catalog: Catalog, dataset: Dataset, workers: int, say: Say) -> dict:
     if checks["near_duplicates"] == "drop":
         say("comparing prompts")
         select.near_duplicates(catalog, checks["near_threshold"], min(2, workers))
-    _rewards(catalog, dataset)
+    facts |= _rewards(catalog, dataset)
     select.take(catalog, dataset)
     select.split(catalog, dataset)
     if checks["benchmarks"]:
@@ -198,10 +198,10 @@ def _choose(catalog: Catalog, dataset: Dataset, workers: int, say: Say) -> dict:
     return facts
 
 
-def _rewards(catalog: Catalog, dataset: Dataset) -> None:
-    """Rules about the rewards of all pairs together (D9, D13)."""
+def _rewards(catalog: Catalog, dataset: Dataset) -> dict:
+    """Rules about the rewards of all pairs together (D9, D13, D29). Returns whose they are, for the books."""
     if dataset["makes"] != "preference" or dataset["rewards.from"] == "none":
-        return
+        return {}
     rows, rewarded, low, high = catalog.all(
         "SELECT count(*), count(reward), min(reward - reward2), max(reward - reward2) FROM rows WHERE bucket IS NULL"
     ).fetchone()
@@ -213,6 +213,13 @@ def _rewards(catalog: Catalog, dataset: Dataset) -> None:
         message = f"all {rewarded} pairs have the same reward gap of {low:g}"
         fix = "score the pairs with a reward model, or leave rewards out with rewards.from=none (DPO, IPO)"
         raise UserInputError(Problem("D13", f"{dataset.name}: rewards.from", message, fix))
+    sql = "SELECT DISTINCT source.name, judge FROM rows JOIN source ON source.id = source WHERE bucket IS NULL"
+    judges = list(catalog.all(sql)) if rewarded and dataset["rewards.from"] == "source" else []
+    if len({judge for _, judge in judges}) > 1:
+        named = ", ".join(f"{name}: {judge[:12] or 'nobody named'}" for name, judge in sorted(judges))
+        message = f"have different judges: {named}"
+        raise UserInputError(Problem("D29", f"{dataset.name}: sources", message, RULES["D29"].fix))
+    return {"reward_model": judges[0][1]} if judges and judges[0][1] else {}
 
 
 # -- files out ---------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ Columns of `rows`, beside those of rows.py:COLUMNS:
     grp            hash of the first user turn: rows of one group never part over training and validation
     prompt         hash of the whole prompt, case and white space aside
     content        hash of prompt and response(s), whichever stands first
+    judge          whose rewards these are, "" where nobody says
     side           of a comparison: which of its two sorted responses is the better one
     key, ord       hash of the trainer's line; the same mixed with the seed: the order of the output
     copies, split  how often the row is in the output, and in which file

@@ -14,22 +14,16 @@ import xxhash
 from data_prep.checks import Rendering, Rules, check
 from data_prep.formats import TRAINER_ROWS
 from data_prep.records import Record
+from data_prep.reward_weights import WEIGHTS
 from data_prep.rules import RULES, BadRow
 from data_prep.sources import PAIRED, Context, Schema, convert
 from data_prep.template import Template
 from data_prep.tokens import Tokenizer
 
-# HelpSteer2 paper (arXiv 2406.08673, appendix H) and the Nemotron-4-340B-Reward card, grade A in docs/data.md: the
-# weights of helpfulness, correctness, coherence, complexity and verbosity in the scalar reward.
-WEIGHTS = {
-    "nemotron4_340b": {"helpfulness": 0.3, "correctness": 0.74, "coherence": 0.46, "complexity": 0.47,
-                       "verbosity": -0.33},
-    "llama3_70b": {"helpfulness": 0.65, "correctness": 0.8, "coherence": 0.45, "complexity": 0.55, "verbosity": -0.4},
-}  # fmt: skip
 # The columns of the catalog that a row fills. See catalog.py for what they mean.
 COLUMNS = (
     "line", "bucket", "detail", "offset", "length", "grp", "prompt", "content", "side", "key", "tokens", "human",
-    "reward", "reward2", "chars_prompt", "chars", "chars2", "turns", "cut", "label",
+    "reward", "reward2", "chars_prompt", "chars", "chars2", "turns", "cut", "label", "judge",
 )  # fmt: skip
 
 
@@ -103,6 +97,8 @@ class RowWorker:
         if options.inline:
             for trainer_row in trainer_rows:
                 trainer_row["source"], trainer_row["human"] = options.source, record.human
+                if record.judge:
+                    trainer_row["reward_model"] = record.judge
         data = b"\n".join(map(orjson.dumps, trainer_rows)) + b"\n"
         prompt = "\n".join([m["content"] for m in record.messages if m["role"] == "user"]) if options.keep_texts else ""
         return data, self._columns(record, data, offset, tokens, cut, self._prompt_keys(record.messages)), prompt
@@ -127,6 +123,8 @@ class RowWorker:
         if record.preferred is None:
             return  # formats.py raises D15
         self._untied(record)
+        if how != "source":
+            record.judge = ""
         if how == "none":
             for response in responses:
                 response.reward = None
@@ -193,7 +191,7 @@ class RowWorker:
         return (
             record.line, None, None, offset, len(data), group, prompt, hash64(content), side, hash64(data), tokens,
             record.human, chosen.reward, second, size, len(better), None if worse is None else len(worse),
-            len(record.messages) + 1, cut, label,
+            len(record.messages) + 1, cut, label, record.judge,
         )  # fmt: skip
 
     def _prompt_keys(self, messages: list[dict]) -> tuple[bytes, int, int, int]:

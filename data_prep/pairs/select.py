@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from data_prep.rules import BadRow
 from data_prep.sources import finite
 from data_prep.template import Template
+from data_prep.verify import check as verifiable
 from data_prep.verify import verify
 from recipes.errors import Problem, UserInputError
 
@@ -128,6 +129,8 @@ def check(row: dict, selection: Selection, template: Template) -> None:
             finite(response["reward"], f"responses[{i}].reward", "D9")
     if selection.by == ("truth",) and not row.get("task"):
         raise BadRow("D2", "task", "is missing", "use pairs.by=[reward], or prompts with a verifiable task")
+    if row.get("task") and ("truth" in selection.by or selection.chosen_right):
+        verifiable(row["task"])
 
 
 def choose(

@@ -9,7 +9,7 @@ from __future__ import annotations
 from data_prep.records import Record, Response
 from data_prep.rules import BadRow
 from data_prep.sources import PAIRED, Context, Schema, as_messages, need, plain_message
-from data_prep.sources.pairs import reward
+from data_prep.sources.pairs import judge, reward
 
 
 def convert(row: dict, context: Context) -> Record:
@@ -24,7 +24,7 @@ def convert(row: dict, context: Context) -> Record:
     side = _rendered_response if rendered else _message
     chosen = Response(side(row, "chosen_response", context), reward(row, "chosen_reward"))
     rejected = Response(side(row, "rejected_response", context), reward(row, "rejected_reward"))
-    return Record(messages, [chosen, rejected], preferred=0)
+    return Record(messages, [chosen, rejected], preferred=0, judge=judge(row))
 
 
 def _rendered_response(row: dict, key: str, context: Context) -> str:
@@ -46,7 +46,7 @@ SCHEMA = Schema(
     "nemo_dpo",
     PAIRED,
     '{"prompt": rendered str or messages, "chosen_response", "rejected_response", "chosen_reward"?, '
-    '"rejected_reward"?}',
+    '"rejected_reward"?, "reward_model"?}',
     lambda row: {"prompt", "chosen_response", "rejected_response"} <= set(row),
     convert,
     order=30,

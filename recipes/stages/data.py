@@ -25,6 +25,7 @@ def main(cfg: dict, stage_dir: Path) -> dict:
         "counts": {"kept": kept, **counts},
         "human_rows": books["human"]["rows"],
         "blend": {entry["source"]: {key: entry[key] for key in SHOWN} for entry in books["blend"]},
+        **({"reward_model": books["reward_model"]} if "reward_model" in books else {}),
         "template_sha256": Template.load(cfg["template"]).sha256,
     }
 

@@ -51,7 +51,8 @@ def main(cfg: dict, stage_dir: Path) -> dict | None:
 
 
 def decoding(cfg: dict) -> dict:
-    return {key: cfg[key] for key in ("seed", "max_new_tokens", "temperature", "top_k", "top_p", "greedy") if key in cfg}
+    names = ("seed", "max_new_tokens", "temperature", "top_k", "top_p", "greedy")
+    return {name: cfg[name] for name in names if name in cfg}
 
 
 def model_name(cfg: dict) -> str:

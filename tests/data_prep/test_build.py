@@ -686,3 +686,18 @@ def test_one_build_of_a_target_at_a_time(tmp_path):
         with pytest.raises(StageFailed, match="another build"), output.new_folder(tmp_path / "a"):
             pass
     assert (tmp_path / "a" / "x").is_file()
+
+
+def test_rewards_keep_their_judge_and_two_judges_are_not_mixed(tmp_path):
+    """What one build wrote, another reads: the judge is still known, and another one's scale is refused (D29)."""
+    ours = [pair(f"p{i}", "a", "b", 2.0 + i, reward_model="one") for i in range(4)]
+    books = make(tmp_path, "preference", ours, out="ours")
+    assert {row["reward_model"] for row in read(tmp_path / "ours")} == {"one"} == {books["reward_model"]}
+    other = [pair(f"q{i}", "a", "b", 30.0 + i, reward_model="two") for i in range(4)]
+    built = read(tmp_path / "ours")
+    more = [pair("new", "a", "b", 9.0, reward_model="one")]
+    make(tmp_path, "preference", {"built": built, "more": more}, out="again")
+    for strangers in (other, [{**row, "reward_model": None} for row in other]):
+        with pytest.raises(UserInputError, match=r"\[D29\].*built: one"):
+            make(tmp_path, "preference", {"built": built, "theirs": strangers}, out="mixed")
+    make(tmp_path, "preference", {"built": built, "theirs": other}, out="dpo", rewards={"from": "none"})

@@ -194,7 +194,13 @@ def test_too_few_pairs_for_validation_are_refused(tmp_path, template):
         build(path, Selection(validation_rows=4), template)
 
 
-@pytest.mark.parametrize("options", [{"by": "luck"}, {"by": ["reward", "reward"]}, {"scales": "none"}, {"chosen_quantile": 1.0}, {"rejected": "best"}, {"min_margin": -1}])
+UNKNOWN = [
+    {"by": "luck"}, {"by": ["reward", "reward"]}, {"scales": "none"}, {"chosen_quantile": 1.0}, {"rejected": "best"},
+    {"min_margin": -1},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("options", UNKNOWN)
 def test_unknown_options_are_the_users_error(options):
     with pytest.raises(UserInputError, match="pairs."):
         Selection(**options)
