@@ -29,7 +29,8 @@ class Sampling:
 class Request:
     """One chat completion.
 
-    messages: as in data_prep/template.py, ending in a user turn (what is asked);
+    messages: as in data_prep/template.py, ending in a user turn (what is asked), or in the assistant's turn that a
+    reward model is to rate;
     text: sha256 of the prompt template that made the messages, "" where none did (texts.py);
     sample: number of this sample among requests that are otherwise equal.
     """
@@ -41,11 +42,12 @@ class Request:
 
     def key(self, model: str) -> str:
         """32 hex digits that name this request to this model: the same on every machine, whatever the order."""
-        return hashlib.sha256(f"{model}\n{self._content}".encode()).hexdigest()[:32]
+        return hashlib.sha256(f"{model}\n{self._content_sha256}".encode()).hexdigest()[:32]
 
     @cached_property
-    def _content(self) -> str:
-        return canonical_json([list(self.messages), asdict(self.sampling), self.text, self.sample])
+    def _content_sha256(self) -> str:
+        content = canonical_json([list(self.messages), asdict(self.sampling), self.text, self.sample])
+        return hashlib.sha256(content.encode()).hexdigest()
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,7 @@ stages:
     inputs: {init: base/model, train: world/human.jsonl, validation: world/human_validation.jsonl}
   samples:
     kind: generate
-    inputs: {policy: sft/model, prompts: prompts.jsonl}
+    inputs: {policy: sft/model, prompts: prompts.jsonl, disjoint_from: [eval.jsonl]}
   score:
     kind: score
     inputs: {reward_model: rm/model, responses: samples/responses.jsonl}
@@ -50,9 +50,13 @@ stages:
   gen:
     kind: generate
     inputs: {policy: dpo/model, prompts: prompts.jsonl}
+  ask:
+    kind: respond
+    inputs: {prompts: prompts.jsonl}
+    endpoint: {url: "http://127.0.0.1:8000/v1", model: some}
   eval:
     kind: evaluate
-    inputs: {policy: dpo/model, reward_model: rm/model, prompts: prompts.jsonl}
+    inputs: {policy: dpo/model, reward_model: rm/model, prompts: eval.jsonl}
 """
 CHAT = {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}
 EXTERNAL = """\
@@ -71,7 +75,7 @@ data:
 def chain(tmp_path, monkeypatch):
     """A function from overrides to the pipeline above, with its files in the working directory."""
     monkeypatch.chdir(tmp_path)
-    for name in ("text", "text_validation", "chat", "chat_validation", "prompts"):
+    for name in ("text", "text_validation", "chat", "chat_validation", "prompts", "eval"):
         row = CHAT if name.startswith("chat") else {"text": "some words"}
         (tmp_path / f"{name}.jsonl").write_text((json.dumps(row) + "\n") * 20)
     (tmp_path / "chain.yaml").write_text(PIPELINE)
@@ -124,6 +128,10 @@ WRONG = [
         "63 does not divide by TP 2",
     ),
     ("C2", ["sft.model.context_parallel_size=3", "sft.resources.devices=3"], "2 x CP = 6"),
+    ("S1", ["ask.inputs.model=sft/model"], "two models to ask"),
+    ("P1", ["samples.inputs.disjoint_from=[]"], "lacks "),
+    ("P1", ["eval.inputs.prompts=prompts.jsonl"], "the prompts of stage eval"),
+    ("C18", ["pairs.pairs.by=[truth,luck]"], "is 'luck'"),
     ("C3", ["sft.trainer.sft.save_interval=75"], "75 is not a multiple of val_check_interval 50"),
     ("C3", ["sft.trainer.sft.val_check_interval=0"], "is 0"),
     ("C3", ["dpo.trainer.dpo.max_steps=20"], "50 is above max_steps 20"),
@@ -175,7 +183,7 @@ WRONG = [
     ("C18", ["gen.batch_size=0"], "is 0"),
     ("I1", ["eval.inputs.prompts=gen/prompts.jsonl"], "does not write `prompts.jsonl`"),
     ("I1", ["pairs.inputs.scored=samples/responses.jsonl"], "takes scored.jsonl of a score stage"),
-    ("I1", ["eval.inputs.reward_model=sft/model"], "sft is of kind sft"),
+    ("I1", ["eval.inputs.reward_model=sft/model"], "comes from one of kind sft"),
     ("I1", ["gen.inputs.policy=rm/model"], "makes a reward model"),
     ("I2", ["sft.inputs.train=caht.jsonl"], "there is no file or directory"),
     ("I2", ["dpo.inputs.init=stf/model"], "stf/model"),

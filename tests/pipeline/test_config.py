@@ -281,7 +281,7 @@ def test_references_to_stages_are_relative_and_paths_absolute(tree, tmp_path):
         ("inputs.train=[a,b]", "one reference, not a list"),
         ("inputs.train=3", "not a reference"),
         ("inputs.extra=[1]", "not a reference"),
-        ("inputs.extra=a", "a list"),
+        ("inputs.extra=[first/model,2]", "not a reference"),
     ],
 )
 def test_bad_references_are_refused(tree, override, hint):
