@@ -228,3 +228,23 @@ def test_the_shipped_world_is_generated_fast(tmp_path):
     assert time.process_time() - started < 8
     assert facts["rows"]["corpus"] == config["sizes"]["corpus"]
     assert facts["human_share"] == pytest.approx(3000 / (6000 + 6000 + 2048 + 3000), abs=1e-3)
+
+
+def test_every_prompt_is_read_back_into_its_task(world):
+    from data_prep.world.reading import read
+
+    rows = [row for name in ("prompts_round0", "eval_prompts") for row in read_prompts(world / f"{name}.jsonl")]
+    assert [read(row["messages"][0]["content"]) for row in rows] == [row["task"] for row in rows]
+
+
+NO_TASKS = [
+    "", "add 1 and 2", "please add a and 3", "please add 3", "now sort b a and", "so write code for x : first", "so sort b",
+    "please write code for x : sort 3", "then max of 1 2 and then stop", "please  sort b a",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", NO_TASKS)
+def test_what_the_world_would_not_ask_is_no_task(text):
+    from data_prep.world.reading import read
+
+    assert read(text) is None
