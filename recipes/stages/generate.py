@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from data_prep.disjoint import refuse_shared
+from data_prep.first_turns import refuse_shared
 from data_prep.jsonl import write_rows
 from data_prep.prompts import read_prompts
 from data_prep.template import Template
@@ -19,7 +19,7 @@ def main(cfg: dict, stage_dir: Path) -> dict | None:
     template, policy_path = Template.load(cfg["template"]), Path(cfg["inputs"]["policy"])
     training.check_template(template, policy_path)
     prompts = read_prompts(Path(cfg["inputs"]["prompts"]))
-    refuse_shared(prompts, cfg["inputs"]["prompts"], cfg["inputs"]["disjoint_from"])
+    refuse_shared(prompts, cfg["inputs"]["prompts"], cfg["inputs"]["disjoint_from"], template)
     check_lengths(cfg, prompts, template, policy_path, stage_dir)
 
     from recipes.engine import setup

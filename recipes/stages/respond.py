@@ -10,7 +10,7 @@ from recipes.errors import Problem, StageFailed, UserInputError
 def main(cfg: dict, stage_dir: Path) -> dict:
     """outputs/responses.jsonl: the prompt rows in their order, each with "responses": [{"text", "finished", "tokens",
     "model"}]; a failed request leaves its response out. Facts: see `facts`."""
-    from data_prep.disjoint import refuse_shared
+    from data_prep.first_turns import refuse_shared
     from data_prep.jsonl import write_rows
     from data_prep.prompts import read_prompts
     from data_prep.synthetic.endpoint import open_model
@@ -21,7 +21,7 @@ def main(cfg: dict, stage_dir: Path) -> dict:
 
     template = Template.load(cfg["template"])
     prompts = read_prompts(Path(cfg["inputs"]["prompts"]), template)
-    refuse_shared(prompts, cfg["inputs"]["prompts"], cfg["inputs"]["disjoint_from"])
+    refuse_shared(prompts, cfg["inputs"]["prompts"], cfg["inputs"]["disjoint_from"], template)
     each, how = cfg["responses_per_prompt"], Sampling(**cfg["sampling"])
     if each > 1 and how.temperature == 0:
         message = f"is {each}, but at sampling.temperature 0 all responses to a prompt are the same"

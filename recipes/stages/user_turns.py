@@ -10,9 +10,9 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from data_prep.jsonl import read_rows, write_rows
-from data_prep.sources import as_messages
-from data_prep.synthetic.prompts.keys import first_user, normal
+from data_prep.first_turns import first_turns
+from data_prep.jsonl import write_rows
+from data_prep.keys import normal
 from data_prep.template import Template
 from data_prep.tokens import Tokenizer
 from recipes.errors import StageFailed
@@ -22,11 +22,8 @@ from recipes.stages import generate, training
 
 def main(cfg: dict, stage_dir: Path) -> dict | None:
     template, policy_path = Template.load(cfg["template"]), Path(cfg["inputs"]["policy"])
-    elsewhere = {
-        first_user(as_messages(row.get("messages"), "messages"))
-        for path in cfg["inputs"]["disjoint_from"]
-        for _, row in read_rows(path)
-    }
+    training.check_template(template, policy_path)
+    elsewhere = {normal(turn) for path in cfg["inputs"]["disjoint_from"] for _, turn in first_turns(path, template)}
 
     from recipes.engine import setup
 

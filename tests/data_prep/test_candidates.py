@@ -7,7 +7,7 @@ import json
 import pytest
 
 from data_prep.candidates import read_candidates
-from data_prep.disjoint import refuse_shared
+from data_prep.first_turns import refuse_shared
 from recipes.errors import UserInputError
 
 
@@ -57,9 +57,9 @@ def test_what_was_judged_or_asked_apart_is_not_merged(tmp_path):
             read_candidates([first, file])
 
 
-def test_prompts_of_an_evaluation_are_refused_whatever_their_case(tmp_path):
+def test_prompts_of_an_evaluation_are_refused_whatever_their_case(tmp_path, template):
     prompts = [row("one"), row("Two  words")]
     held_out = write(tmp_path / "eval.jsonl", row("zero"), row("two words"))
-    refuse_shared(prompts, "prompts.jsonl", [write(tmp_path / "other.jsonl", row("three"))])
-    with pytest.raises(UserInputError, match=r"D25.*1 prompts also stand in .*Two  words is its line 2"):
-        refuse_shared(prompts, "prompts.jsonl", [held_out])
+    refuse_shared(prompts, "prompts.jsonl", [write(tmp_path / "other.jsonl", row("three"))], template)
+    with pytest.raises(UserInputError, match=r"D25.*1 prompts also stand in .*Two  words is its two words"):
+        refuse_shared(prompts, "prompts.jsonl", [held_out], template)

@@ -46,7 +46,7 @@ def test_every_pair_says_who_wrote_and_who_judged_it(run, tiny_run):
     assert {pair["judge"]["kind"] for pair in pairs} == {"truth", "reward"} == set(told["judges"])
     tasks = {row["id"]: row["task"] for row in rows(run / "write/outputs/prompts.jsonl")}
     for pair in pairs:
-        assert {pair["chosen_model"].partition("@")[0], pair["rejected_model"].partition("@")[0]} <= {"general_sft", "dpo"}
+        assert {pair[f"{side}_model"].partition("@")[0] for side in ("chosen", "rejected")} <= {"general_sft", "dpo"}
         assert pair["chosen_reward"] > pair["rejected_reward"] and pair["reward_model"] == "mean_gap"
         if pair["judge"]["kind"] == "truth":
             right = [verify(tasks[pair["id"]], pair[side])["correct"] for side in ("chosen", "rejected")]

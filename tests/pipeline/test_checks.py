@@ -54,6 +54,10 @@ stages:
     kind: respond
     inputs: {prompts: prompts.jsonl}
     endpoint: {url: "http://127.0.0.1:8000/v1", model: some}
+  make:
+    kind: prompts
+    endpoint: {url: "http://127.0.0.1:8000/v1", model: some}
+    make: {user_turns: {rows: 10}}
   eval:
     kind: evaluate
     inputs: {policy: dpo/model, reward_model: rm/model, prompts: eval.jsonl}
@@ -128,6 +132,8 @@ WRONG = [
         "63 does not divide by TP 2",
     ),
     ("C2", ["sft.model.context_parallel_size=3", "sft.resources.devices=3"], "2 x CP = 6"),
+    ("B2", ["ask.endpoint.protocol=openia"], "there is no protocol 'openia'"),
+    ("B2", ["make.make.open_qa.per_topic=1"], "needs topics"),
     ("S1", ["ask.inputs.model=sft/model"], "two models to ask"),
     ("P1", ["samples.inputs.disjoint_from=[]"], "lacks "),
     ("P1", ["eval.inputs.prompts=prompts.jsonl"], "the prompts of stage eval"),

@@ -8,10 +8,11 @@ import re
 
 import pytest
 
+from data_prep.first_turns import first_turns
 from data_prep.synthetic.constraints import KINDS, compatible
 from data_prep.synthetic.prompts import instruction_following
 from data_prep.synthetic.prompts.desk import Desk
-from data_prep.synthetic.prompts.inputs import Given, first_turns
+from data_prep.synthetic.prompts.inputs import Given
 from data_prep.synthetic.prompts.instruction_following import draw_ids
 from data_prep.synthetic.prompts.openings import Opening, Openings
 from data_prep.synthetic.requests import Sampling

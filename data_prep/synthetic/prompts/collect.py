@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from data_prep.keys import first_user, prompt_key
 from data_prep.rules import RULES, BadRow
 from data_prep.synthetic.prompts.draft import MADE, Draft, alive
-from data_prep.synthetic.prompts.keys import first_user, prompt_key
 from data_prep.synthetic.requests import Model
 from data_prep.template import Template
 

@@ -12,11 +12,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
 
+from data_prep.keys import normal
 from data_prep.synthetic.prompts.answers import verdict
 from data_prep.synthetic.prompts.desk import Desk
 from data_prep.synthetic.prompts.draft import Draft, alive, assistant, user
 from data_prep.synthetic.prompts.inputs import Given
-from data_prep.synthetic.prompts.keys import normal
 
 MUTATIONS = ("condition", "rarer", "deeper", "faulty", "cost", "elsewhere")  # keys in genetic_mutation.jinja
 CROSSOVER = "crossover"

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from data_prep.first_turns import first_turns
+from data_prep.keys import normal
 from data_prep.synthetic.prompts import (
     dialogue,
     genetic,
@@ -21,8 +23,7 @@ from data_prep.synthetic.prompts import (
 from data_prep.synthetic.prompts.collect import Collection
 from data_prep.synthetic.prompts.desk import Desk
 from data_prep.synthetic.prompts.draft import MADE, Draft, counts
-from data_prep.synthetic.prompts.inputs import Given, Reward, first_turns, texts
-from data_prep.synthetic.prompts.keys import normal
+from data_prep.synthetic.prompts.inputs import Given, Reward, texts
 from data_prep.synthetic.prompts.openings import Opening, Openings
 from data_prep.synthetic.requests import Model, Sampling
 from data_prep.template import Template

@@ -9,9 +9,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from data_prep.keys import normal
 from data_prep.synthetic.prompts.desk import Desk
 from data_prep.synthetic.prompts.draft import MADE, Draft, Subject, alive
-from data_prep.synthetic.prompts.keys import normal
 
 AT_ONCE = 25  # entries of one list: longer ones come back short or begin to repeat themselves
 KNOWN = 200  # entries that a request for more of them shows

@@ -20,6 +20,7 @@ from recipes.pipeline.checks import (  # noqa: F401 (a module registers its rule
     rows,
     schedule,
     serving,
+    synthetic,
     template,
 )
 from recipes.pipeline.checks.data import check_data
