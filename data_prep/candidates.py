@@ -45,7 +45,7 @@ def _check(row: dict) -> str:
     """The prompt's key. BadRow if the row is no candidate row."""
     row["messages"] = as_messages(row.get("messages"), "messages")
     responses = row.get("responses")
-    if not isinstance(responses, list) or not responses:
+    if not isinstance(responses, list):  # an empty one: all requests for it failed, which its stage has counted
         raise BadRow("D2", "responses", "is no list", "give what a stage of kind generate or respond wrote")
     for i, response in enumerate(responses):
         if not isinstance(response, dict) or not isinstance(response.get("text"), str):

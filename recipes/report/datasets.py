@@ -9,6 +9,7 @@ from recipes.report.numbers import number, percent
 
 LEDGER_KEYS = ("counts", "buckets", "ledger")
 KEPT = "kept"
+CARD = "card.html"
 
 
 def datasets(run: Run) -> list[dict]:
@@ -39,6 +40,12 @@ def _written(stage: Stage) -> Iterator[dict]:
             "max_tokens": None,
             "sha256": None,
         }
+
+
+def cards(run: Run) -> list[tuple[str, str]]:
+    """(stage, link from the report) of every card that a stage drew of its data."""
+    made = [s for s in run.stages.values() if (s.path / "outputs" / CARD).is_file()]
+    return [(s.name, f"../{s.path.name}/outputs/{CARD}") for s in made]
 
 
 def notes(run: Run) -> list[str]:

@@ -30,11 +30,12 @@ def test_the_responses_of_all_files_stand_under_their_prompt(tmp_path):
     second = write(tmp_path / "b.jsonl", row("r", "4"), row("p", "5"))
     assert texts(read_candidates([first, second])) == {"p": ["1", "2", "5"], "q": ["3"], "r": ["4"]}
     assert texts(read_candidates(first)) == {"p": ["1", "2"], "q": ["3"]}
+    assert texts(read_candidates(write(tmp_path / "failed.jsonl", row("p"), row("q", "1")))) == {"p": [], "q": ["1"]}
 
 
 BAD = {
     "no messages": ([{"responses": [{"text": "a"}]}], ":1: messages"),
-    "no responses": ([row("p")], ":1: responses is no list"),
+    "no responses": ([{"messages": [{"role": "user", "content": "p"}]}], ":1: responses is no list"),
     "no text": ([row("p", "a"), row("q", "b") | {"responses": [{"finished": True}]}], ":2: responses[0]"),
     "a prompt twice": ([row("p", "a"), row("p", "b")], ":2: messages are the prompt of line 1"),
     "no row": ([], "has no row"),
