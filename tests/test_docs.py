@@ -29,12 +29,13 @@ DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 CHAIN = "tests/e2e/test_tiny.py::test_every_stage_left_a_manifest_that_verifies"
 REDO = "tests/pipeline/test_runner.py::test_a_changed_key_redoes_the_stage_and_what_depends_on_its_content"
 SERVER = "tests/engine/test_serve.py::test_the_model_cards_client_works"
+SYNTHETIC = "tests/e2e/test_synthetic.py::test_there_is_a_card_and_the_policy_has_learned_from_the_pairs"
 # Commands that install or train, and what runs them (or the same thing on another pipeline).
 ELSEWHERE = {
     "make demo": CHAIN,
     "make test": ".ci/run",
     "align run tiny stages.dpo.model.dpo.ref_policy_kl_penalty=0.2": REDO,
-    "align run synthetic": "tests/e2e/test_synthetic.py::test_there_is_a_card_and_the_policy_has_learned_from_the_pairs",
+    "align run synthetic": SYNTHETIC,
     "python -m recipes.stages.served server inputs.policy=runs/tiny/general_sft/outputs/model port=1424": SERVER,
     "python -m recipes.stages.serve server": SERVER,
     "align resume tiny": "tests/pipeline/test_runner.py::test_real_stages_survive_a_kill_of_the_runner",

@@ -135,7 +135,8 @@ def _row(row: dict, choice: Choice, scales: dict[str, float]) -> dict:
         "rejected_reward": choice.rejected_value * scale,
         "margin": choice.chosen_value - choice.rejected_value,
         "judge": judge,
-        "reward_model": judge.get("sha256") or judge.get("name") or choice.judge,
+        # Verifiers of all kinds of tasks are one judge: each gives a quality from 0 to 1.
+        "reward_model": judge.get("sha256") or (choice.judge != "truth" and judge.get("name")) or choice.judge,
         "chosen_model": chosen.get("model", ""),
         "rejected_model": rejected.get("model", ""),
         "source": row.get("source", "generated"),

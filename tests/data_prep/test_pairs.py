@@ -69,7 +69,8 @@ def test_best_against_a_random_one_is_reproducible(tmp_path, template):
 
 
 def test_by_truth_a_right_answer_beats_a_wrong_one_whatever_its_reward(tmp_path, template):
-    path = scored(tmp_path / "s.jsonl", [response("the answer is b a .", -5), response("the answer is a b .", 9)])
+    answers = [response("the answer is b a .", -5), response("the answer is a b .", 9)]
+    path = scored(tmp_path / "s.jsonl", answers, judges={"truth": {"name": "verify:skill", "sha256": None}})
     pair = only(path, template, by="truth")
     assert pair["chosen"] == "the answer is b a ." and pair["chosen_reward"] > pair["rejected_reward"]
     assert pair["reward_model"] == "truth"
