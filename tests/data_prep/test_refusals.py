@@ -41,6 +41,8 @@ def label(**changes) -> dict:
 
 # kind, rows, options, rule, line, what the message must say
 ROWS = {
+    "two judges": ("preference", [PAIR | {"reward_model": "a"}, OTHER | {"reward_model": "b"}], {}, "D29", None,
+                   "2 judges: a, b"),
     "unknown schema": ("sft", [{"question": "x"}], {}, "D2", 1, "nemo_chat: .*messages: "),
     "missing field": ("sft", [TALK, {"message": []}], {}, "D2", 2, "messages is missing"),
     "content null": ("sft", [TALK, {"messages": [USER, BOT | {"content": None}]}], {}, "D2", 2, "NoneType"),

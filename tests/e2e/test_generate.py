@@ -113,6 +113,25 @@ def test_scores_of_several_models_responses_are_those_of_each_alone(tiny_run, un
         assert rewards[:2] == pytest.approx([r["reward"] for r in alone["responses"]], abs=1e-5)
 
 
+def test_a_stage_asks_a_checkpoint_that_it_serves_itself(tiny_run, engine, tmp_path):
+    """Stage respond with inputs.model says what the batch stage says: one template, one model."""
+    greedy = derive(tiny_run / "generate1", tmp_path / "greedy", *SMALL[:1], "responses_per_prompt=1", "greedy=true")
+    assert engine.run(greedy) == 0, log(greedy)[-3000:]
+    cfg = yaml.safe_load((ROOT / "configs/stage/respond.yaml").read_text()) | {"stage": "respond"}
+    inputs = yaml.safe_load((greedy / "config.yaml").read_text())["inputs"]
+    cfg["inputs"] |= {"prompts": inputs["prompts"], "model": inputs["policy"]}
+    cfg["sampling"] |= {"temperature": 0.0, "max_tokens": 32}
+    stage = tmp_path / "respond"
+    stage.mkdir()
+    (stage / "config.yaml").write_text(yaml.safe_dump(cfg))
+    assert start(stage).wait() == 0, log(stage)[-3000:]
+    said = [[json.loads(line)["responses"][0] for line in output(d).splitlines()] for d in (greedy, stage)]
+    same = [(a["text"], a["tokens"]) == (b["text"], b["tokens"]) for a, b in zip(*said, strict=True)]
+    assert sum(same) / len(same) >= 0.99  # logits that are equal up to the last bit may be ordered otherwise
+    model = (tiny_run / "dpo/outputs/model/CONTENT_SHA256").read_text().strip()
+    assert {response["model"] for response in said[1]} == {model} and facts(stage)["model_sha256"] == model
+
+
 def test_the_shift_from_a_policy_to_itself_is_nothing(tiny_run, engine, tmp_path):
     same = derive(tiny_run / "eval_dpo", tmp_path / "same", f"inputs.reference={tiny_run}/dpo/outputs/model")
     assert engine.run(same) == 0, log(same)[-3000:]

@@ -21,6 +21,8 @@ from urllib.request import ProxyHandler, Request, build_opener
 
 import pytest
 
+from data_prep.synthetic import requests
+from data_prep.synthetic.endpoint import open_model
 from data_prep.template import Template
 from recipes.errors import StageFailed, UserInputError
 from recipes.pipeline.layers import Layer
@@ -209,6 +211,14 @@ def test_the_model_cards_client_works(one, made):
     assert status == 200 and {"sentences", "tokens", "token_ids", "logprob", "offsets"} <= set(body)
     assert body["sentences"][0].startswith(prompt)
     assert body["sentences"][0][len(prompt) :].startswith(made.said[0]["text"])
+
+
+@pytest.mark.parametrize("protocol, path", [("openai", "/v1"), ("nemo", "")])
+def test_the_projects_own_clients(one, made, tmp_path, protocol, path):
+    model = open_model({"protocol": protocol, "url": one.url + path, "model": one.model}, tmp_path, TEMPLATE)
+    how = requests.Sampling(temperature=0.0, max_tokens=GREEDY_TOKENS)
+    replies = model.ask([requests.Request(tuple(chat), how) for chat in CHATS])
+    assert [(reply.text, reply.finished) for reply in replies] == [(r["text"], r["finished"]) for r in made.said]
 
 
 def test_the_openai_client(client, one, made):
