@@ -2,7 +2,8 @@
 
 Its ways: parameters that it does not like come back as a JSON string with status 200; sentences come back with the
 prompt in front and the end string still there; it does one request at a time, of at most 128 sentences; temperature
-must be above 0; tokens are not counted.
+must be above 0; tokens are not counted; tokens_to_generate is added to the longest prompt of a request, so the answers
+to shorter ones may be longer than max_tokens.
 """
 
 from __future__ import annotations
@@ -46,17 +47,17 @@ class NeMo(HttpBackend):
         return max(1, self.endpoint.in_flight // self._sentences())
 
     def _jobs(self, missing: dict[str, Request], tally: Tally) -> list[Job]:
-        """Requests with equal settings and seeds share a job."""
-        fit = []
+        """Requests with equal settings and seeds share a job, those with prompts of similar length first."""
+        fit, lengths = [], {}
         for item in missing.items():
             try:
-                self.template.prompt(list(item[1].messages))
+                lengths[item[0]] = len(self.template.prompt(list(item[1].messages)))
                 fit.append(item)
             except BadRow as bad:
                 self._give_up(tally, item[0], f"[{bad.rule}] {bad.field} {bad.message}")
         jobs, size = [], self._sentences()
         for _, alike in groupby(sorted(fit, key=_settings), key=_settings):
-            alike = list(alike)
+            alike = sorted(alike, key=lambda item: (lengths[item[0]], item[0]))
             jobs += [alike[start : start + size] for start in range(0, len(alike), size)]
         return jobs
 
