@@ -86,6 +86,9 @@ def _ledgers(value: object, name: str = "") -> Iterator[tuple[str, dict, dict[st
     key = next((k for k in LEDGER_KEYS if _is_ledger(value.get(k))), None)
     if key:
         yield name, value, {str(k): float(v) for k, v in value[key].items()}
+    if _is_ledger_of_makers(value.get("counts")):
+        for maker, book in value["counts"].items():
+            yield maker, {}, {KEPT if k == "made" else str(k): float(v) for k, v in book.items() if k != "asked"}
     for k, v in value.items():
         if k != key:
             yield from _ledgers(v, f"{name}.{k}" if name else str(k))
@@ -97,6 +100,11 @@ def _is_ledger(value: object) -> bool:
         and bool(value)
         and all(isinstance(v, int) and not isinstance(v, bool) for v in value.values())
     )
+
+
+def _is_ledger_of_makers(value: object) -> bool:
+    """{maker: {"asked": rows planned, bucket: rows, ...}} of a stage of kind prompts."""
+    return isinstance(value, dict) and bool(value) and all(_is_ledger(v) and "asked" in v for v in value.values())
 
 
 def _count(entry: dict, *keys: str) -> float | None:

@@ -136,3 +136,16 @@ def test_a_tiny_delta_is_shown():
     from recipes.report.columns import column
 
     assert column("reward", [4.5, 5.5]).show_delta(7.36e-05).startswith("+7.36e")
+
+
+def test_what_makers_of_prompts_planned_is_a_ledger_each():
+    from types import SimpleNamespace
+
+    from recipes.report.datasets import datasets
+
+    counts = {"open_qa": {"asked": 10, "duplicate": 1, "made": 8, "unreadable": 1}, "topics": {"asked": 2, "made": 2}}
+    stage = SimpleNamespace(name="prompts", kind="prompts", facts={"counts": counts, "rows": {"prompts.jsonl": 8}})
+    written, first, second = datasets(SimpleNamespace(stages={"prompts": stage}))
+    assert (written["name"], written["kept"], written["read"]) == ("prompts.jsonl", 8, None)
+    assert (first["name"], first["read"], first["kept"]) == ("open_qa", 10, 8)
+    assert first["dropped"] == {"duplicate": 1, "unreadable": 1} and second["dropped"] == {}
