@@ -11,7 +11,7 @@ from data_prep.prompts import read_prompts
 from data_prep.template import Template
 from data_prep.verify import verify
 from recipes.pipeline.artifacts import atomic_write_json
-from recipes.stages import generate, score, training
+from recipes.stages import batched, generate, score, training
 
 
 def main(cfg: dict, stage_dir: Path) -> dict:
@@ -19,26 +19,23 @@ def main(cfg: dict, stage_dir: Path) -> dict:
     inputs = {name: Path(path) for name, path in cfg["inputs"].items() if path}
     training.check_template(template, inputs["policy"])
     prompts = read_prompts(inputs["prompts"])
-    generate.check_lengths(cfg, prompts, template, inputs["policy"], stage_dir)
+    texts, ids = [template.prompt(prompt["messages"]) for prompt in prompts], [prompt["id"] for prompt in prompts]
+    batched.check_lengths(texts, ids, cfg["max_new_tokens"], inputs["policy"], inputs["prompts"], stage_dir)
     judge = inputs.get("reward_model")
     weights = judge and (cfg["reward_weights"] or score.trained_weights(judge))
 
-    from recipes.engine import setup
-
-    setup.load()
+    batched.load_engine(cfg)
     from recipes.engine import inference
     from recipes.engine.metrics import JsonlLogger
 
     config = training.as_config(cfg)
-    setup.configure(config)
     each = config.responses_per_prompt
     progress = JsonlLogger.for_rows(stage_dir / "metrics.jsonl", len(prompts) * (each + 1))
     trainer = inference.create_trainer(config)
     policy = inference.load_policy(config, trainer, inputs["policy"])
-    texts = [template.prompt(prompt["messages"]) for prompt in prompts]
-    greedy = _answers(policy, config, generate.Jobs(texts, template, 1, config.batch_size), True, progress)
+    greedy = _answers(policy, cfg, generate.Jobs(texts, template, 1, config.batch_size), True, progress)
     jobs = generate.Jobs(texts, template, each, config.batch_size)
-    sampled = _answers(policy, config, jobs, False, progress)
+    sampled = _answers(policy, cfg, jobs, False, progress)
     shift = _Shift(jobs, sampled)
     if "reference" in inputs:
         shift.measure(policy, config)
@@ -47,7 +44,7 @@ def main(cfg: dict, stage_dir: Path) -> dict:
         shift.measure(inference.load_policy(config, trainer, inputs["reference"]), config)
 
     rows = [
-        {**prompt, "responses": [_public(r) for r in (*first, *others)]}
+        {**prompt, "responses": [generate.public(r) for r in (*first, *others)]}
         for prompt, first, others in zip(prompts, greedy, sampled)
     ]
     if judge:
@@ -60,18 +57,13 @@ def main(cfg: dict, stage_dir: Path) -> dict:
     return metrics
 
 
-def _answers(policy, config, jobs: generate.Jobs, greedy: bool, progress) -> list[list[dict]]:
+def _answers(policy, cfg: dict, jobs: generate.Jobs, greedy: bool, progress) -> list[list[dict]]:
     """Responses by prompt, with their token ids; every rank has all of them."""
     from recipes.engine import batches, inference
 
     with inference.inference_mode(policy):
-        work = jobs.sampler(policy, generate.sampling(config, greedy), config.seed)
-        flat = batches.in_memory(len(jobs), jobs.size, work, progress)
+        flat = batches.in_memory(len(jobs), jobs.size, jobs.sampler(cfg, greedy)(policy), progress)
     return list(jobs.rows(flat))
-
-
-def _public(response: dict) -> dict:
-    return {key: value for key, value in response.items() if key != "ids"}
 
 
 def _score(reward_model, config, template: Template, rows: list[dict], weights, progress) -> None:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from data_prep.first_turns import refuse_shared
 from data_prep.jsonl import write_rows
 from data_prep.prompts import read_prompts
 from data_prep.template import Template
-from data_prep.tokens import Tokenizer
-from recipes.errors import Problem, UserInputError
 from recipes.pipeline.artifacts import content_hash
-from recipes.stages import training
+from recipes.stages import batched, training
 
 
 def main(cfg: dict, stage_dir: Path) -> dict | None:
@@ -20,32 +18,23 @@ def main(cfg: dict, stage_dir: Path) -> dict | None:
     training.check_template(template, policy_path)
     prompts = read_prompts(Path(cfg["inputs"]["prompts"]))
     refuse_shared(prompts, cfg["inputs"]["prompts"], cfg["inputs"]["disjoint_from"], template)
-    check_lengths(cfg, prompts, template, policy_path, stage_dir)
+    texts, ids = [template.prompt(prompt["messages"]) for prompt in prompts], [prompt["id"] for prompt in prompts]
+    batched.check_lengths(texts, ids, cfg["max_new_tokens"], policy_path, cfg["inputs"]["prompts"], stage_dir)
 
-    from recipes.engine import setup
+    batched.load_engine(cfg)
+    from recipes.engine.inference import load_policy
 
-    setup.load()
-    from recipes.engine import batches, inference
-    from recipes.engine.metrics import JsonlLogger
-
-    config = training.as_config(cfg)
-    setup.configure(config)
     policy_sha256 = content_hash(policy_path)
-    texts = [template.prompt(prompt["messages"]) for prompt in prompts]
-    jobs = Jobs(texts, template, cfg["responses_per_prompt"], config.batch_size)
-    identity = [policy_sha256, template.sha256, [(p["id"], p["messages"]) for p in prompts], decoding(cfg)]
-    done = batches.Done(stage_dir / "data" / "batches", identity, len(jobs), jobs.size)
-    progress = JsonlLogger.for_rows(stage_dir / "metrics.jsonl", len(jobs))
-    model = inference.load_policy(config, inference.create_trainer(config), policy_path)
-    with inference.inference_mode(model):
-        work = jobs.sampler(model, sampling(config, config.greedy), config.seed)
-        if not batches.on_disk(done, work, progress, cfg["array_tasks"]):
-            return None
+    jobs = Jobs(texts, template, cfg["responses_per_prompt"], cfg["batch_size"])
+    identity, work = [policy_sha256, template.sha256, texts, decoding(cfg)], jobs.sampler(cfg, cfg["greedy"])
+    done = batched.finish(cfg, stage_dir, identity, len(jobs), load_policy, policy_path, work)
+    if done is None:
+        return None
     writer = f"{model_name(cfg)}@{policy_sha256[:12]}"
     totals = Totals()
     if training.is_first_rank():
         found = zip(prompts, jobs.rows(done))
-        rows = ({**row, "responses": [totals.add(public(r, writer)) for r in mine]} for row, mine in found)
+        rows = ({**row, "responses": [totals.add(public(r) | {"model": writer}) for r in mine]} for row, mine in found)
         write_rows(stage_dir / "outputs" / "responses.jsonl", rows)
     return totals.facts() | {"prompts": len(prompts), "template_sha256": template.sha256}
 
@@ -59,24 +48,6 @@ def model_name(cfg: dict) -> str:
     """The stage that made the policy, or the file's name: what people call the model."""
     path = Path(cfg["inputs"]["policy"])
     return path.parent.parent.name if path.parent.name == "outputs" else path.stem
-
-
-def check_lengths(cfg: dict, prompts: list[dict], template: Template, policy: Path, stage_dir: Path) -> None:
-    """Refuse prompts that leave no room for max_new_tokens in the context (D6), before anything is loaded."""
-    import yaml
-
-    config = policy / "model_config.yaml"
-    if not config.is_file():
-        return  # a .nemo archive: the engine says it when it meets the prompt
-    room = yaml.safe_load(config.read_text())["encoder_seq_length"] - cfg["max_new_tokens"]
-    tokenizer = Tokenizer.open(training.tokenizer_of(policy, stage_dir))
-    lengths = map(len, tokenizer.encode_batch([template.prompt(p["messages"]) for p in prompts]))
-    long = [(prompt["id"], length) for prompt, length in zip(prompts, lengths) if length > room]
-    if long:
-        name, length = long[0]
-        message = f"{len(long)} prompts leave no room for {cfg['max_new_tokens']} new tokens: {name} has {length}"
-        fix = f"shorten them to {room} tokens, leave them out or lower max_new_tokens"
-        raise UserInputError(Problem("D6", str(cfg["inputs"]["prompts"]), message, fix))
 
 
 class Jobs:
@@ -96,14 +67,20 @@ class Jobs:
     def prompt(self, job: int) -> str:
         return self.texts[self.order[job // self.each]]
 
-    def sampler(self, model, how, seed: int):
+    def sampler(self, cfg: dict, greedy: bool) -> Callable:
+        """model -> the work of one batch (engine.batches), with the decoding settings of `cfg`."""
         from recipes.engine import inference
 
-        def work(number: int, rows: range) -> list[dict]:
-            texts = [self.prompt(row) for row in rows]
-            return inference.generate(model, texts, how, self.stop, seed, number, self.before_stop)
+        how = inference.Sampling(cfg["max_new_tokens"], cfg["temperature"], cfg["top_k"], cfg["top_p"], greedy)
 
-        return work
+        def sample(model):
+            def work(number: int, rows: range) -> list[dict]:
+                texts = [self.prompt(row) for row in rows]
+                return inference.generate(model, texts, how, self.stop, cfg["seed"], number, self.before_stop)
+
+            return work
+
+        return sample
 
     def rows(self, results) -> Iterator[list]:
         """The results of each text, in the order of the texts; `results[job]` is one of them."""
@@ -113,15 +90,9 @@ class Jobs:
             yield [results[job] for job in range(first, first + self.each)]
 
 
-def public(response: dict, writer: str) -> dict:
-    """A response as it leaves the stage: without token ids, with the name of who wrote it."""
-    return {key: value for key, value in response.items() if key != "ids"} | {"model": writer}
-
-
-def sampling(config, greedy: bool):
-    from recipes.engine.inference import Sampling
-
-    return Sampling(config.max_new_tokens, config.temperature, config.top_k, config.top_p, greedy)
+def public(response: dict) -> dict:
+    """A response as it leaves the stage: without token ids."""
+    return {key: value for key, value in response.items() if key != "ids"}
 
 
 class Totals:

@@ -5,36 +5,33 @@ from __future__ import annotations
 from pathlib import Path
 
 from data_prep.candidates import read_candidates
-from data_prep.jsonl import write_rows
+from data_prep.jsonl import refuse, write_rows
 from data_prep.template import Template
 from recipes.errors import Problem, UserInputError
 from recipes.pipeline.artifacts import content_hash
-from recipes.stages import training
+from recipes.stages import batched, training
 
 
 def main(cfg: dict, stage_dir: Path) -> dict | None:
     template, model_path = Template.load(cfg["template"]), Path(cfg["inputs"]["reward_model"])
     training.check_template(template, model_path)
     weights = cfg["reward_weights"] or trained_weights(model_path)
-    rows = read_candidates(cfg["inputs"]["responses"])
-
-    from recipes.engine import setup
-
-    setup.load()
-    from recipes.engine import batches, inference
-    from recipes.engine.metrics import JsonlLogger
-
-    config = training.as_config(cfg)
-    setup.configure(config)
-    model_sha256 = content_hash(model_path)
+    source = cfg["inputs"]["responses"]
+    rows = read_candidates(source)
     texts = Texts(rows, template)
-    identity = [model_sha256, template.sha256, texts.sha256()]
-    done = batches.Done(stage_dir / "data" / "batches", identity, len(texts), config.batch_size)
-    progress = JsonlLogger.for_rows(stage_dir / "metrics.jsonl", len(texts))
-    model = inference.load_reward_model(config, inference.create_trainer(config), model_path)
-    with inference.inference_mode(model):
-        if not batches.on_disk(done, texts.scorer(model), progress, cfg["array_tasks"]):
-            return None
+    if not len(texts):
+        raise refuse(", ".join(source), None, "has no response to score", "D14")
+    names = [row.get("id", "a row without id") for row, _ in texts.responses]
+    batched.check_lengths(texts.texts, names, 0, model_path, ", ".join(source), stage_dir)
+
+    batched.load_engine(cfg)
+    from recipes.engine.inference import load_reward_model
+
+    model_sha256 = content_hash(model_path)
+    identity = [model_sha256, template.sha256, texts.texts]
+    done = batched.finish(cfg, stage_dir, identity, len(texts), load_reward_model, model_path, texts.scorer)
+    if done is None:
+        return None
     facts = {"responses": len(texts), "reward_weights": weights, "reward_model_sha256": model_sha256,
              "template_sha256": template.sha256}  # fmt: skip
     if training.is_first_rank():
@@ -71,14 +68,6 @@ class Texts:
 
     def __len__(self) -> int:
         return len(self.texts)
-
-    def sha256(self) -> str:
-        import hashlib
-
-        digest = hashlib.sha256()
-        for text in self.texts:
-            digest.update(text.encode() + b"\x00")
-        return digest.hexdigest()
 
     def scorer(self, model):
         from recipes.engine import inference

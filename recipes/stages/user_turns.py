@@ -17,7 +17,7 @@ from data_prep.template import Template
 from data_prep.tokens import Tokenizer
 from recipes.errors import StageFailed
 from recipes.pipeline.artifacts import content_hash
-from recipes.stages import generate, training
+from recipes.stages import batched, generate, training
 
 
 def main(cfg: dict, stage_dir: Path) -> dict | None:
@@ -25,24 +25,15 @@ def main(cfg: dict, stage_dir: Path) -> dict | None:
     training.check_template(template, policy_path)
     elsewhere = {normal(turn) for path in cfg["inputs"]["disjoint_from"] for _, turn in first_turns(path, template)}
 
-    from recipes.engine import setup
+    batched.load_engine(cfg)
+    from recipes.engine.inference import load_policy
 
-    setup.load()
-    from recipes.engine import batches, inference
-    from recipes.engine.metrics import JsonlLogger
-
-    config = training.as_config(cfg)
-    setup.configure(config)
     sha256 = content_hash(policy_path)
     jobs = turns(cfg, template)
     identity = [sha256, template.sha256, jobs.texts, generate.decoding(cfg)]
-    done = batches.Done(stage_dir / "data" / "batches", identity, len(jobs), jobs.size)
-    model = inference.load_policy(config, inference.create_trainer(config), policy_path)
-    progress = JsonlLogger.for_rows(stage_dir / "metrics.jsonl", len(jobs))
-    with inference.inference_mode(model):
-        work = jobs.sampler(model, generate.sampling(config, False), config.seed)
-        if not batches.on_disk(done, work, progress, cfg["array_tasks"]):
-            return None
+    done = batched.finish(cfg, stage_dir, identity, len(jobs), load_policy, policy_path, jobs.sampler(cfg, False))
+    if done is None:
+        return None
     whole = joiner(Tokenizer.open(training.tokenizer_of(policy_path, stage_dir))) if cfg["openings"] else None
     written = (
         (whole(opening, turn) if whole else turn["text"].strip(), turn["finished"])

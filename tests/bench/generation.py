@@ -79,7 +79,7 @@ def ours(model, config, cfg: dict, template, texts: list[str]) -> int:
     with tempfile.TemporaryDirectory() as scratch:
         jobs = generate.Jobs(texts, template, 1, cfg["batch_size"])
         done = batches.Done(Path(scratch), [], len(jobs), jobs.size)
-        batches.on_disk(done, jobs.sampler(model, generate.sampling(config, False), cfg["seed"]), lambda count: None)
+        batches.on_disk(done, jobs.sampler(cfg, False)(model), lambda count: None)
         totals = generate.Totals()
         write_rows(Path(scratch) / "r.jsonl", ({"r": [totals.add(r) for r in mine]} for mine in jobs.rows(done)))
     return totals.tokens

@@ -144,3 +144,14 @@ def test_the_shift_does_not_depend_on_the_layout(tiny_run, engine, tmp_path, lay
     two = derive(tiny_run / "eval_dpo", tmp_path / "two", *LAYOUTS[layout])
     assert engine.run(two) == 0, log(two)[-3000:]
     assert facts(two)["kl"] == pytest.approx(facts(tiny_run / "eval_dpo")["kl"], rel=1e-3)
+
+
+@pytest.mark.parametrize("kind, row", [("generate", "prompt-1"), ("score", "prompt-1")])
+def test_texts_that_do_not_fit_are_refused_before_anything_is_loaded(tiny_run, engine, tmp_path, kind, row):
+    long = {"id": row, "messages": [{"role": "user", "content": "now sort " + "b a " * 60}]}
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text(json.dumps(long | {"responses": [{"text": "x", "finished": True}]}) + "\n")
+    stage = derive(tiny_run / f"{kind}1", tmp_path / kind)
+    derive(stage, stage, {"generate": f"inputs.prompts={rows}", "score": f"inputs.responses=[{rows}]"}[kind])
+    assert engine.run(stage) == 2
+    assert "[D6]" in log(stage) and "prompt-1 has" in log(stage)

@@ -215,12 +215,14 @@ def test_the_model_cards_client_works(one, made):
 
 @pytest.mark.parametrize("protocol, path", [("openai", "/v1"), ("nemo", "")])
 def test_the_projects_own_clients(one, made, tmp_path, protocol, path):
-    model = open_model({"protocol": protocol, "url": one.url + path, "model": one.model}, tmp_path, TEMPLATE)
+    endpoint = {"protocol": protocol, "url": one.url + path, "model": one.model}
+    model = open_model(endpoint, tmp_path, TEMPLATE)
     asked = [requests.Request(tuple(c), requests.Sampling(0.0, max_tokens=GREEDY_TOKENS)) for c in CHATS]
     alone = [model.ask([request])[0] for request in asked]
     assert [(reply.text, reply.finished) for reply in alone] == [(r["text"], r["finished"]) for r in made.said]
-    together = open_model({"protocol": protocol, "url": one.url + path, "model": one.model}, tmp_path / "t", TEMPLATE)
-    for reply, said in zip(together.ask(asked), made.said):  # NeMo's limit is the longest prompt's, see backends/nemo.py
+    together = open_model(endpoint, tmp_path / "together", TEMPLATE)
+    for reply, said in zip(together.ask(asked), made.said):
+        # With nemo the longest prompt's limit holds for all of a call (backends/nemo.py).
         assert reply.text.startswith(said["text"]) if protocol == "nemo" else reply.text == said["text"]
 
 
