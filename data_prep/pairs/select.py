@@ -159,8 +159,10 @@ def _usable(text: str, template: Template) -> bool:
 
 def _pick(row, rated, values: Values, right, selection, least, key) -> tuple[str, int, int]:
     """(bucket, chosen, rejected) by one judge."""
-    responses = row["responses"]
-    order = sorted(rated, key=lambda i: (-values.of[i], i))  # ties by position, so that reruns agree
+    responses, rng = row["responses"], random.Random(f"{selection.seed}:{key}")
+    # Equal values are common with verifiers. In the order of the file the first model would win all of them.
+    drawn = rng.sample(rated, len(rated))
+    order = sorted(drawn, key=lambda i: -values.of[i])
     winners = [i for i in order if responses[i]["finished"] and (values.right is None or values.right[i])]
     if not winners:
         return ("unfinished" if values.right is None else "none_right"), -1, -1
@@ -179,7 +181,6 @@ def _pick(row, rated, values: Values, right, selection, least, key) -> tuple[str
         ]
         far = [i for i in below if values.of[chosen] - values.of[i] >= selection.min_margin]
         if far:
-            one = far[-1] if selection.rejected == "worst" else random.Random(f"{selection.seed}:{key}").choice(far)
-            return KEPT, chosen, one
+            return KEPT, chosen, far[-1] if selection.rejected == "worst" else rng.choice(far)
         bucket = "small_margin" if below else bucket
     return bucket, -1, -1

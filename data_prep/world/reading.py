@@ -49,12 +49,14 @@ def _solvable(skill: skills.Skill, items: list[str]) -> bool:
 
 def _code(steps: str):
     parts = [step.split() for step in steps.split(" , then ")]
-    if all(map(_is_step, parts)):
+    *before, last = parts
+    if all(_is_step(part, code.STEPS) for part in before) and _is_step(last, code.STEPS | code.FINAL_STEPS):
         yield {"type": "code", "family": "code", "steps": [[name, *map(int, k)] for name, *k in parts]}
 
 
-def _is_step(part: list[str]) -> bool:
-    """[name], or [name, number] where a step takes one."""
-    if not part or part[0] not in code.STEPS | code.FINAL_STEPS:
+def _is_step(part: list[str], known: dict) -> bool:
+    """[name], or [name, number] where a step takes one. A step that gives a number can only be the last one."""
+    if not part or part[0] not in known:
         return False
-    return len(part) == 1 + (part[0] in ("first", "last")) and all(map(str.isdigit, part[1:]))
+    counts = [str(number) for number in range(1, code.LARGEST_COUNT + 1)]
+    return part[1:] == [] if part[0] not in ("first", "last") else len(part) == 2 and part[1] in counts

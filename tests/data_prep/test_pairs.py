@@ -131,6 +131,16 @@ def test_judges_are_asked_in_their_order(tmp_path, template):
         assert pair["reward_model"] == "mean_gap" and pair["reward_scale"] == pytest.approx(1 / pair["margin"])
 
 
+def test_of_equally_good_responses_one_is_drawn_not_the_first_models(tmp_path, template):
+    """Verifiers give few different values: by place, the first file's model would win and the last one's lose."""
+    texts = [(RIGHT, "a"), (f"{RIGHT} ", "b"), (WRONG, "a"), (f"{WRONG} ", "b")]
+    answers = [[response(text) | {"model": model} for text, model in texts] for _ in range(200)]
+    built = build(scored(tmp_path / "s.jsonl", *answers), Selection(by="truth"), template)
+    models = built.facts["models"]
+    assert all(70 < models[name][side] < 130 for name in "ab" for side in ("chosen", "rejected"))
+    assert build(tmp_path / "s.jsonl", Selection(by="truth"), template).train == built.train
+
+
 def test_by_comparisons_the_winner_beats_one_that_it_was_preferred_to(tmp_path, template):
     def compared(a, b, winner):
         return {"a": a, "b": b, "winner": winner, "outcome": "consistent" if winner is not None else "inconsistent"}

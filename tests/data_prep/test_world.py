@@ -239,7 +239,7 @@ def test_every_prompt_is_read_back_into_its_task(world):
 
 NO_TASKS = [
     "", "add 1 and 2", "please add a and 3", "please add 3", "now sort b a and", "so write code for x : first",
-    "so sort b", "please write code for x : sort 3", "then max of 1 2 and then stop", "please  sort b a",
+    "so sort b", "now write code for x : count , then add", "now write code for x : first 9", "please write code for x : sort 3", "then max of 1 2 and then stop", "please  sort b a",
 ]  # fmt: skip
 
 
