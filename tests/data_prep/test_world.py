@@ -238,8 +238,9 @@ def test_every_prompt_is_read_back_into_its_task(world):
 
 
 NO_TASKS = [
-    "", "add 1 and 2", "please add a and 3", "please add 3", "now sort b a and", "so write code for x : first",
-    "so sort b", "now write code for x : count , then add", "now write code for x : first 9", "please write code for x : sort 3", "then max of 1 2 and then stop", "please  sort b a",
+    "", "add 1 and 2", "please add a and 3", "please add 3", "now sort b a and", "so sort b", "please  sort b a",
+    "then max of 1 2 and then stop", "so write code for x : first", "please write code for x : sort 3",
+    "now write code for x : count , then add", "now write code for x : first 9",
 ]  # fmt: skip
 
 
