@@ -1,4 +1,4 @@
-"""When two prompts are the same: case and white space do not count (as in data_prep/build/rows.py)."""
+"""When two prompts are the same: case and white space do not count."""
 
 from __future__ import annotations
 

@@ -13,6 +13,7 @@ import xxhash
 
 from data_prep.checks import Rendering, Rules, check
 from data_prep.formats import TRAINER_ROWS
+from data_prep.keys import normal
 from data_prep.records import Record
 from data_prep.reward_weights import WEIGHTS
 from data_prep.rules import RULES, BadRow
@@ -199,8 +200,8 @@ class RowWorker:
         remembered: the candidates for a prompt usually stand next to each other."""
         texts = [f"{m['role']}\x01 {m['content']} " for m in messages]  # with space around, none at the ends shows
         if texts != self._last_texts:
-            whole = hash64(_normal("\x00".join(texts)))
-            first = whole if len(messages) == 1 else hash64(_normal(_first_user(messages)))
+            whole = hash64(normal("\x00".join(texts)).encode())
+            first = whole if len(messages) == 1 else hash64(normal(_first_user(messages)).encode())
             exact = "\x00".join([*texts, ""]).encode()
             self._last_texts, self._last_keys = texts, (exact, first, whole, sum(len(m["content"]) for m in messages))
         return self._last_keys
@@ -224,11 +225,6 @@ def _weighted(attributes: dict[str, float], weights: dict[str, float]) -> float:
     if missing:
         raise BadRow("D9", "attributes", f"lack {', '.join(sorted(missing))}: no weighted reward without them")
     return sum(weight * attributes[name] for name, weight in weights.items())
-
-
-def _normal(text: str) -> bytes:
-    """Case and white space do not make another prompt."""
-    return " ".join(text.lower().split()).encode()
 
 
 def _first_user(messages: list[dict]) -> str:

@@ -11,13 +11,9 @@ def main(cfg: dict, stage_dir: Path) -> dict:
     tokenizer = _tokenizer(cfg, stage_dir)
     train, validation = training.prepare_both("text", cfg, stage_dir, None, tokenizer)
 
-    from recipes.engine import setup
-
-    setup.load()
+    config = training.load_engine(cfg)
     from recipes.engine import training as engine
 
-    config = training.as_config(cfg)
-    setup.configure(config)
     files = engine.Files(train["path"], validation["path"])
     facts = engine.train(config, stage_dir, files, None, engine.base(tokenizer))
     return facts | training.data_facts(train, validation)

@@ -33,30 +33,19 @@ def check_lengths(
         raise UserInputError(Problem("D6", str(source), message, "shorten these rows or leave them out"))
 
 
-def finish(
-    cfg: dict, stage_dir: Path, identity: object, count: int, load: Callable, model_path: Path, worker: Callable
-):
+def finish(config, stage_dir: Path, identity: object, count: int, load: Callable, model_path: Path, worker: Callable):
     """Load the model and work through `count` rows, or this array task's part of them, batch by batch.
 
     identity: what the rows depend on besides `count` and the batch size; load: inference.load_policy or
-    load_reward_model; worker: model -> the work of one batch. Returns the results by row (engine.batches.Done), or None
-    while other array tasks are still at work. Call it after engine.setup.
+    load_reward_model; worker: model -> the work of one batch; config: what training.load_engine returned. Returns the
+    results by row (engine.batches.Done), or None while other array tasks are still at work.
     """
     from recipes.engine import batches, inference
     from recipes.engine.metrics import JsonlLogger
 
-    config = training.as_config(cfg)
     done = batches.Done(stage_dir / "data" / "batches", identity, count, config.batch_size)
     progress = JsonlLogger.for_rows(stage_dir / "metrics.jsonl", count)
     model = load(config, inference.create_trainer(config), model_path)
     with inference.inference_mode(model):
-        complete = batches.on_disk(done, worker(model), progress, cfg["array_tasks"])
+        complete = batches.on_disk(done, worker(model), progress, config.array_tasks)
     return done if complete else None
-
-
-def load_engine(cfg: dict) -> None:
-    """Import the engine and set this process up for the stage."""
-    from recipes.engine import setup
-
-    setup.load()
-    setup.configure(training.as_config(cfg))

@@ -24,11 +24,10 @@ def main(cfg: dict, stage_dir: Path) -> dict:
     judge = inputs.get("reward_model")
     weights = judge and (cfg["reward_weights"] or score.trained_weights(judge))
 
-    batched.load_engine(cfg)
+    config = training.load_engine(cfg)
     from recipes.engine import inference
     from recipes.engine.metrics import JsonlLogger
 
-    config = training.as_config(cfg)
     each = config.responses_per_prompt
     progress = JsonlLogger.for_rows(stage_dir / "metrics.jsonl", len(prompts) * (each + 1))
     trainer = inference.create_trainer(config)

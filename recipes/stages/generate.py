@@ -21,13 +21,13 @@ def main(cfg: dict, stage_dir: Path) -> dict | None:
     texts, ids = [template.prompt(prompt["messages"]) for prompt in prompts], [prompt["id"] for prompt in prompts]
     batched.check_lengths(texts, ids, cfg["max_new_tokens"], policy_path, cfg["inputs"]["prompts"], stage_dir)
 
-    batched.load_engine(cfg)
+    config = training.load_engine(cfg)
     from recipes.engine.inference import load_policy
 
     policy_sha256 = content_hash(policy_path)
     jobs = Jobs(texts, template, cfg["responses_per_prompt"], cfg["batch_size"])
     identity, work = [policy_sha256, template.sha256, texts, decoding(cfg)], jobs.sampler(cfg, cfg["greedy"])
-    done = batched.finish(cfg, stage_dir, identity, len(jobs), load_policy, policy_path, work)
+    done = batched.finish(config, stage_dir, identity, len(jobs), load_policy, policy_path, work)
     if done is None:
         return None
     writer = f"{model_name(cfg)}@{policy_sha256[:12]}"

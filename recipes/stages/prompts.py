@@ -42,7 +42,7 @@ def main(cfg: dict, stage_dir: Path) -> dict:
     if not all(rows.values()):
         empty = ", ".join(file for file, count in rows.items() if not count)
         raise StageFailed(f"{empty}: not one row was made; the buckets are in {outputs / 'ledger.json'}")
-    return {"rows": rows, "counts": made.books, **_asked(model)}
+    return {"rows": rows, "counts": made.books, **model.facts()}
 
 
 def _progress(stage_dir: Path) -> Callable[[int], None]:
@@ -76,18 +76,6 @@ def _reward(cfg: dict, stage_dir: Path, template, done: Callable[[int], None]):
         return [score.value for score in judge.score(answers, "dialogue: rewards")]
 
     return rewards
-
-
-def _asked(model) -> dict:
-    """requests_*: of this start of the stage."""
-    return {
-        "failed": model.counts["failed"],
-        "requests_asked": model.counts["asked"],
-        "requests_reused": model.counts["reused"],
-        "requests_retried": model.counts["retried"],
-        "model": model.name,
-        "model_sha256": model.sha256,
-    }
 
 
 if __name__ == "__main__":

@@ -49,7 +49,7 @@ def response(reply, model) -> dict:
 
 
 def facts(rows: list[dict], model) -> dict:
-    """tokens_mean: None where the server does not count tokens; requests_*: of this start of the stage."""
+    """tokens_mean: None where the server does not count tokens."""
     flat = [response for row in rows for response in row["responses"]]
     counted = [response["tokens"] for response in flat if response["tokens"]]
     return {
@@ -58,12 +58,7 @@ def facts(rows: list[dict], model) -> dict:
         "prompts_without_response": sum(not row["responses"] for row in rows),
         "finished_share": sum(response["finished"] for response in flat) / len(flat) if flat else None,
         "tokens_mean": sum(counted) / len(counted) if counted else None,
-        "failed": model.counts["failed"],
-        "requests_asked": model.counts["asked"],
-        "requests_reused": model.counts["reused"],
-        "requests_retried": model.counts["retried"],
-        "model": model.name,
-        "model_sha256": model.sha256,
+        **model.facts(),
     }
 
 

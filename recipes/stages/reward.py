@@ -14,14 +14,10 @@ def main(cfg: dict, stage_dir: Path) -> dict:
     tokenizer = training.tokenizer_of(init, stage_dir)
     train, validation = training.prepare_both("reward", cfg, stage_dir, template, tokenizer)
 
-    from recipes.engine import setup
-
-    setup.load()
+    config = training.load_engine(cfg)
     from recipes.engine import scoring
     from recipes.engine import training as engine
 
-    config = training.as_config(cfg)
-    setup.configure(config)
     files = engine.Files(train["path"], validation["path"])
     after = scoring.held_out_pairs(config, stage_dir, Path(validation["path"]), Path(validation["meta_path"]))
     facts = engine.train(config, stage_dir, files, template, engine.REWARD, after)

@@ -24,12 +24,12 @@ def main(cfg: dict, stage_dir: Path) -> dict | None:
     names = [row.get("id", "a row without id") for row, _ in texts.responses]
     batched.check_lengths(texts.texts, names, 0, model_path, ", ".join(source), stage_dir)
 
-    batched.load_engine(cfg)
+    config = training.load_engine(cfg)
     from recipes.engine.inference import load_reward_model
 
     model_sha256 = content_hash(model_path)
     identity = [model_sha256, template.sha256, texts.texts]
-    done = batched.finish(cfg, stage_dir, identity, len(texts), load_reward_model, model_path, texts.scorer)
+    done = batched.finish(config, stage_dir, identity, len(texts), load_reward_model, model_path, texts.scorer)
     if done is None:
         return None
     facts = {"responses": len(texts), "reward_weights": weights, "reward_model_sha256": model_sha256,

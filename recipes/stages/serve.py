@@ -42,14 +42,10 @@ def main(cfg: dict, stage_dir: Path) -> dict:
         sha256 = content_hash(policy_path)  # here, where the others do not yet wait for a word from this rank
     _die_with_torchrun()
 
-    from recipes.engine import setup
-
-    setup.load()
+    config = training.load_engine(cfg)
     from recipes.engine import inference
     from recipes.engine.serving.worker import Control, follow
 
-    config = training.as_config(cfg)
-    setup.configure(config)
     model = inference.load_policy(config, inference.create_trainer(config), policy_path)
     model.cuda()
     control = Control()

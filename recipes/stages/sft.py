@@ -14,13 +14,9 @@ def main(cfg: dict, stage_dir: Path) -> dict:
     tokenizer = training.tokenizer_of(init, stage_dir)
     train, validation = training.prepare_both("sft", cfg, stage_dir, template, tokenizer)
 
-    from recipes.engine import setup
-
-    setup.load()
+    config = training.load_engine(cfg)
     from recipes.engine import training as engine
 
-    config = training.as_config(cfg)
-    setup.configure(config)
     files = engine.Files(train["path"], validation["path"])
     return engine.train(config, stage_dir, files, template, engine.SFT) | training.data_facts(train, validation)
 

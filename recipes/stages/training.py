@@ -120,6 +120,16 @@ def check_template(template: Template, checkpoint: Path) -> None:
         )
 
 
+def load_engine(cfg: dict):
+    """Import the engine and set this process up for the stage; returns the config as the engine takes it."""
+    from recipes.engine import setup
+
+    setup.load()
+    config = as_config(cfg)
+    setup.configure(config)
+    return config
+
+
 def as_config(cfg: dict):
     from omegaconf import OmegaConf
 

@@ -25,13 +25,13 @@ def main(cfg: dict, stage_dir: Path) -> dict | None:
     training.check_template(template, policy_path)
     elsewhere = {normal(turn) for path in cfg["inputs"]["disjoint_from"] for _, turn in first_turns(path, template)}
 
-    batched.load_engine(cfg)
+    config = training.load_engine(cfg)
     from recipes.engine.inference import load_policy
 
     sha256 = content_hash(policy_path)
     jobs = turns(cfg, template)
     identity = [sha256, template.sha256, jobs.texts, generate.decoding(cfg)]
-    done = batched.finish(cfg, stage_dir, identity, len(jobs), load_policy, policy_path, jobs.sampler(cfg, False))
+    done = batched.finish(config, stage_dir, identity, len(jobs), load_policy, policy_path, jobs.sampler(cfg, False))
     if done is None:
         return None
     whole = joiner(Tokenizer.open(training.tokenizer_of(policy_path, stage_dir))) if cfg["openings"] else None

@@ -96,6 +96,17 @@ class Backend(ABC):
                 raise self._too_many(tally)
             return [self._reply(key, tally) for key in keys]
 
+    def facts(self) -> dict:
+        """Who was asked, and the requests of this start of the stage, for its manifest."""
+        return {
+            "failed": self.counts["failed"],
+            "requests_asked": self.counts["asked"],
+            "requests_reused": self.counts["reused"],
+            "requests_retried": self.counts["retried"],
+            "model": self.name,
+            "model_sha256": self.sha256,
+        }
+
     def _tally(self, what: str, total: int, missing: int) -> Tally:
         self.counts.update(requests=total, asked=missing, reused=total - missing)
         allowed = int(self.endpoint.failed_share * total + 1e-9)
