@@ -100,45 +100,53 @@ def _about_data(add) -> None:
 
 
 def _about_pipelines(add) -> None:
-    """ls, show, explain, check and run: they take a pipeline and overrides."""
+    """ls, show, explain, check, run and submit: they take a pipeline and overrides."""
     pipeline = _shared("pipeline", metavar="PIPELINE", help=PIPELINE_HELP)
+    cluster = _shared("--cluster", metavar="PROFILE", help="a name under configs/cluster, or the path of a YAML file")
     overrides = {"nargs": "*", "metavar": "KEY=VALUE", "help": OVERRIDES_HELP}
 
     add(commands.ls, "list the pipelines", _json())
-    show = add(commands.show, "show the stages of a pipeline, or the complete config of one", pipeline, _json())
+    show = add(commands.show, "show the stages of a pipeline, or the complete config of one", pipeline, cluster, _json())
     show.add_argument("stage", nargs="?", metavar="STAGE")
     show.add_argument("overrides", **overrides)
     explain = add(
-        commands.explain, "show the value of a setting and every file and line that set it", pipeline, _json()
+        commands.explain, "show the value of a setting and every file and line that set it", pipeline, cluster, _json()
     )
     explain.add_argument("key", metavar="KEY", help="for example dpo.model.optim.lr, or dpo.model for all below it")
     explain.add_argument("overrides", **overrides)
-    check = add(commands.check, "find what is wrong with a pipeline before anything runs", _json())
+    check = add(commands.check, "find what is wrong with a pipeline before anything runs", cluster, _json())
     check.add_argument("pipeline", nargs="?", metavar="PIPELINE", help=PIPELINE_HELP)
     check.add_argument("--explain", metavar="RULE", help="say what a rule is about, for example C2")
     check.add_argument("overrides", **overrides)
-    run = add(commands.run, "run a pipeline on this machine", pipeline, _runs_dir(), _jobs())
-    run.add_argument("--run", metavar="NAME", help="the run's name, default: the pipeline's")
+    run = add(commands.run, "run a pipeline on this machine", pipeline, _runs_dir(), _jobs(), *_selection())
+    run.add_argument("--fresh", action="store_true", help="begin the selected stages anew although they are done")
+    run.add_argument("overrides", **overrides)
+    text = "submit a pipeline to a Slurm cluster, one job a stage; submitting again is safe"
+    submit = add(commands.submit, text, pipeline, cluster, _runs_dir(), _json(), *_selection())
+    submit.add_argument("--dry-run", action="store_true", help="write the scripts, show the plan, submit nothing")
+    submit.add_argument("overrides", **overrides)
+
+
+def _selection() -> list[argparse.ArgumentParser]:
+    """The run's name, and which of the pipeline's stages a command is about."""
+    options = [_shared("--run", metavar="NAME", help="the run's name, default: the pipeline's")]
     for option, dest, text in (
         ("--from", "start", "these stages and all that depend on them"),
         ("--until", "until", "these stages and all they depend on"),
         ("--only", "only", "only these stages"),
     ):
-        run.add_argument(option, dest=dest, metavar="STAGE[,STAGE]", type=_names, default=[], help=text)
-    run.add_argument("--fresh", action="store_true", help="begin the selected stages anew although they are done")
-    run.add_argument("overrides", **overrides)
+        options.append(_shared(option, dest=dest, metavar="STAGE[,STAGE]", type=_names, default=[], help=text))
+    return options
 
 
 def _about_runs(add) -> None:
-    """resume, status, logs, report and verify: they take a run."""
+    """resume, cancel, status, logs, report and verify: they take a run."""
     run = _shared("run", metavar="RUN", help="the name of a run, or its directory")
-    add(
-        commands.resume,
-        "go on with a run that stopped, with the configs it was started with",
-        run,
-        _runs_dir(),
-        _jobs(),
-    )
+    text = "go on with a run that stopped, with the configs it was started with, where it was started"
+    resume = add(commands.resume, text, run, _runs_dir(), _jobs())
+    resume.add_argument("--here", action="store_true", help="on this machine although the run was submitted to a cluster")
+    cancel = add(commands.cancel, "cancel the jobs of a submitted run, or of some of its stages", run, _runs_dir())
+    cancel.add_argument("stages", nargs="*", metavar="STAGE")
     add(commands.status, "the state of every stage of a run", run, _runs_dir(), _json())
     logs = add(commands.logs, "print the log of a stage, or of all", run, _runs_dir())
     logs.add_argument("stage", nargs="?", metavar="STAGE")

@@ -104,16 +104,72 @@ def run(args) -> int:
     return _run(pipeline, args.runs_dir / (args.run or pipeline.name), selection, args.jobs, args.fresh)
 
 
+def submit(args) -> int:
+    from recipes.pipeline import graph
+
+    pipeline = _compose(args)
+    if pipeline.cluster is None:
+        fix = "add --cluster NAME; `ls configs/cluster` shows the profiles"
+        raise UserInputError(Problem("", "align submit", "no cluster profile given", fix))
+    selection = graph.select(pipeline.parents, start=args.start, until=args.until, only=args.only)
+    return _submit(pipeline, args.runs_dir / (args.run or pipeline.name), selection, args.dry_run, args.json)
+
+
+def cancel(args) -> int:
+    from recipes.slurm.cancel import cancel as cancel_jobs
+    from recipes.slurm.queue import Slurm, needs_slurm
+
+    run_dir = _run_dir(args)
+    _known_stages(run_dir, args.stages)
+    if not Slurm.is_here():
+        raise needs_slurm()
+    if not cancel_jobs(run_dir, args.stages, echo=lambda text: print(text, flush=True)):
+        print("some jobs are still in the queue; the same command tries again", file=sys.stderr)
+        return EXIT_FAILED
+    return EXIT_DONE
+
+
 def resume(args) -> int:
     from recipes.pipeline.config import from_run
+    from recipes.slurm.state import is_submitted, load_profile
 
     run_dir = _run_dir(args)
     pipeline = from_run(run_dir)
+    if is_submitted(run_dir) and not args.here:
+        pipeline.cluster = load_profile(run_dir)
+        return _submit(pipeline, run_dir, list(pipeline.stages), False, False)
     return _run(pipeline, run_dir, list(pipeline.stages), args.jobs, False)
+
+
+def _submit(pipeline, run_dir: Path, selection: list[str], dry_run: bool, as_json: bool) -> int:
+    """Check, submit (or only write the scripts), and show what is asked of the cluster."""
+    from recipes.slurm import plan
+    from recipes.slurm import submit as slurm
+
+    _refuse_what_fails(pipeline, run_dir, selection)
+    say = sys.stderr if as_json else sys.stdout
+    steps = slurm.submit(
+        pipeline, run_dir, selection=selection, dry_run=dry_run, echo=lambda text: print(text, file=say, flush=True)
+    )
+    if dry_run or as_json:
+        rows = plan.rows([step for step in steps if step.action != slurm.DONE], pipeline.cluster)
+        print_rows(rows, plan.COLUMNS, as_json)
+        if not as_json:
+            print(f"\n{plan.summary(rows)}\nscripts: {run_dir}/slurm/<stage>.sbatch; nothing was submitted")
+    return EXIT_DONE
 
 
 def _run(pipeline, run_dir: Path, selection: list[str], jobs: int, fresh: bool) -> int:
     from recipes.pipeline import runner
+
+    _refuse_what_fails(pipeline, run_dir, selection)
+    return runner.run(
+        pipeline, run_dir, selection=selection, jobs=jobs, fresh=fresh, echo=lambda text: print(text, flush=True)
+    )
+
+
+def _refuse_what_fails(pipeline, run_dir: Path, selection: list[str]) -> None:
+    """Preflight: raise what must stop a run, print the rest as warnings."""
     from recipes.pipeline.checks import check_pipeline, check_run_dir, failures
 
     problems = check_run_dir(run_dir) + check_pipeline(pipeline, selection)
@@ -121,16 +177,21 @@ def _run(pipeline, run_dir: Path, selection: list[str], jobs: int, fresh: bool) 
         raise UserInputError(failures(problems))
     for problem in problems:
         print(f"warning: {problem}", file=sys.stderr)
-    return runner.run(
-        pipeline, run_dir, selection=selection, jobs=jobs, fresh=fresh, echo=lambda text: print(text, flush=True)
-    )
 
 
 def status(args) -> int:
     from recipes.pipeline.status import status as read_status
+    from recipes.slurm.state import add_jobs, is_submitted
 
+    run_dir = _run_dir(args)
+    rows, note = read_status(run_dir), ""
     columns = ("stage", "kind", "state", "step", "total", "loss", "wall_seconds", "where")
-    print_rows(read_status(_run_dir(args)), columns, args.json)
+    if is_submitted(run_dir):
+        rows, note = add_jobs(run_dir, rows)
+        columns = ("stage", "kind", "state", "job", "nodes", "starts", "step", "total", "loss", "why")
+    print_rows(rows, columns, args.json)
+    if note:
+        print(note, file=sys.stderr)
     return EXIT_DONE
 
 
@@ -165,7 +226,8 @@ def verify(args) -> int:
 def _compose(args):
     from recipes.pipeline.config import compose
 
-    return compose(args.pipeline, args.overrides)
+    cluster = getattr(args, "cluster", None)
+    return compose(args.pipeline, [*args.overrides, *([f"cluster='{cluster}'"] if cluster else [])])
 
 
 def _stage(pipeline, name: str):
@@ -174,6 +236,15 @@ def _stage(pipeline, name: str):
     if name not in pipeline.stages:
         raise UserInputError(unknown_stage(name, pipeline.stages, f"pipeline {pipeline.name}"))
     return pipeline.stages[name]
+
+
+def _known_stages(run_dir: Path, names: list[str]) -> None:
+    from recipes.pipeline.config import from_run
+    from recipes.pipeline.graph import unknown_stage
+
+    known = [*from_run(run_dir).stages, "report"]
+    if wrong := [name for name in names if name not in known]:
+        raise UserInputError([unknown_stage(name, known, f"run {run_dir.name}") for name in wrong])
 
 
 def _run_dir(args) -> Path:

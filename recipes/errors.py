@@ -40,3 +40,10 @@ class UserInputError(Exception):
 
 class StageFailed(Exception):
     """A stage started and did not reach its artifact. Exit code 1."""
+
+
+class Stopped(BaseException):
+    """The stage was asked to leave, or its time was up. What it saved is kept; started again it goes on from there.
+
+    Not an Exception: no library between the signal and the stage may take it for an error that it can handle.
+    """

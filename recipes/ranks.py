@@ -14,5 +14,5 @@ def is_first_rank() -> bool:
 
 
 def attempt() -> str:
-    """Names this start of the stage, the same on all its ranks: the rendezvous of the launcher."""
-    return os.environ.get("MASTER_PORT") or os.environ.get("SLURM_JOB_ID") or "0"
+    """Names this start of the stage, the same on all its ranks: as the batch script says, or by the rendezvous."""
+    return os.environ.get("ALIGN_ATTEMPT") or os.environ.get("MASTER_PORT") or os.environ.get("SLURM_JOB_ID") or "0"

@@ -43,8 +43,9 @@ from omegaconf import DictConfig, OmegaConf
 from recipes.engine import chat_template, checkpoints, compat, guards, nemo_config
 from recipes.engine.metrics import JsonlLogger, WandbLogger
 from recipes.engine.sampler import GlobalBatchSampler
-from recipes.errors import StageFailed
+from recipes.errors import Stopped
 from recipes.ranks import attempt, rank
+from recipes.attempt import leave_between_steps, time_left
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ def train(cfg: DictConfig, stage_dir: Path, files: Files, template, recipe: Reci
     """Train one stage to its end and publish its model. Every rank calls this.
 
     after: called with (model, config) before publishing, for what only the trained model in memory can tell.
-    Returns facts for the manifest. Raises StageFailed when the trainer left before its last step.
+    Returns facts for the manifest. Raises Stopped when the trainer left before its last step.
     """
     if template is not None:
         chat_template.name_system(template)
@@ -95,7 +96,7 @@ def train(cfg: DictConfig, stage_dir: Path, files: Files, template, recipe: Reci
     algorithm = _build_trainer(nemo, stage_dir, trainer, model, recipe, restored, cfg)
     algorithm.fit()
     if algorithm.step < algorithm.max_steps:
-        raise StageFailed(f"stopped at step {algorithm.step} of {algorithm.max_steps}: run again to go on from there")
+        raise Stopped(f"stopped at step {algorithm.step} of {algorithm.max_steps}: run again to go on from there")
 
     facts = {"steps": algorithm.step, "template_sha256": template.sha256 if template else None}
     facts["compatibility"] = compat.install()  # the parts that this machine needed
@@ -107,6 +108,20 @@ def train(cfg: DictConfig, stage_dir: Path, files: Files, template, recipe: Reci
     if cfg.export_nemo:
         model.save_to(str(outputs / "model.nemo"))
     return facts
+
+
+class RunTimer(Timer):
+    """NeMo-Aligner's timer of `max_time_per_run`, which a batch job's own limit and signals end as well.
+
+    Rank 0 decides for all, after each step; the trainer then validates, saves and returns.
+    """
+
+    def start_time(self):
+        super().start_time()
+        leave_between_steps()
+
+    def get_time_remaining(self):
+        return min(super().get_time_remaining(), time_left())
 
 
 def _build_trainer(nemo, stage_dir, trainer, model, recipe, restored, cfg):
@@ -131,7 +146,7 @@ def _build_trainer(nemo, stage_dir, trainer, model, recipe, restored, cfg):
         test_dataloader=None,
         logger=logger,
         ckpt_callback=add_custom_checkpoint_callback(trainer, model),
-        run_timer=Timer(nemo.exp_manager.max_time_per_run),
+        run_timer=RunTimer(nemo.exp_manager.max_time_per_run),
     )
     if restored:
         algorithm.load_state_dict(restored)

@@ -2,20 +2,24 @@
 
 Later wins: configs/stage/<kind>.yaml (the schema: an unknown key is refused) <- model file <- cluster file <- the
 pipeline's seed <- its `all:` <- its `stages.<name>` <- the command line. `rounds:` makes stages too (rounds.py).
-Model and cluster files have an `all:` section and one section a kind. A setting under `all:` reaches every kind whose
-base has the key; if none has, it is refused.
+Model and cluster files have an `all:` section and one section a kind; a cluster's `slurm:` section is its profile. A
+setting under `all:` reaches every kind whose base has the key; if none has, it is refused.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from recipes.errors import Problem, UserInputError
 from recipes.pipeline import document, graph, overrides, references, rounds
 from recipes.pipeline.layers import Key, Layer, read
 from recipes.pipeline.merge import did_you_mean_path, dotted, leaves
 from recipes.pipeline.stage_config import build, reaching
+
+if TYPE_CHECKING:
+    from recipes.slurm.profile import Profile
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 
@@ -67,11 +71,12 @@ class StageConfig:
 
 @dataclass
 class Pipeline:
-    """A composed pipeline; `stages` is in the order of the graph, parents first."""
+    """A composed pipeline; `stages` is in the order of the graph, parents first. cluster: the Slurm profile, if any."""
 
     name: str
     seed: int
     stages: dict[str, StageConfig]
+    cluster: Profile | None = None
 
     @property
     def parents(self) -> graph.Parents:
@@ -91,10 +96,11 @@ def compose(pipeline: str | Path, override: list[str] = (), *, configs: Path = C
     command_line = overrides.parse(list(override))
     file = rounds.expand(read(document.find(configs / "pipeline", str(pipeline))), command_line)
     settings = document.settings(file, command_line)
-    overlays = [read(document.find(configs / key, settings[key])) for key in ("model", "cluster") if settings[key]]
+    layers = {key: read(document.find(configs / key, settings[key])) for key in ("model", "cluster") if settings[key]}
+    overlays, cluster = list(layers.values()), layers.get("cluster")
     bases = {path.stem: read(path) for path in sorted((configs / "stage").glob("*.yaml"))}
     kinds = document.kinds(file, command_line, bases)
-    problems = document.unused_sections(overlays, file, command_line, bases)
+    problems = document.unused_sections(overlays, cluster, file, command_line, bases)
     stages = {}
     for name, kind in kinds.items():
         layers = _layers(name, kind, overlays, file, command_line, bases[kind])
@@ -102,10 +108,28 @@ def compose(pipeline: str | Path, override: list[str] = (), *, configs: Path = C
             stages[name] = StageConfig(name, kind, *build(name, kind, bases[kind], layers, kinds))
         except UserInputError as error:  # go on: all stages report at once
             problems += error.problems
+    profile = _profile(settings["cluster"], cluster, command_line, problems)
     if problems:
         raise UserInputError(problems)
     ordered = graph.order({name: stage.parents for name, stage in stages.items()})
-    return Pipeline(settings["name"], settings["seed"], {name: stages[name] for name in ordered})
+    return Pipeline(settings["name"], settings["seed"], {name: stages[name] for name in ordered}, profile)
+
+
+def _profile(name: str | None, cluster: Layer | None, command_line: Layer, problems: list[Problem]):
+    """The cluster profile with what the command line changes in it; None where the pipeline names no cluster."""
+    launch = command_line.section(document.LAUNCH)
+    if cluster is None:
+        if launch.data:
+            fix = "name a profile: --cluster NAME (or cluster=NAME)"
+            problems.append(Problem("", launch.source, "`slurm.` changes a cluster profile, and there is none", fix))
+        return None
+    from recipes.slurm import profile
+
+    try:
+        return profile.compose(name, [cluster.section(document.LAUNCH), launch])
+    except UserInputError as error:
+        problems += error.problems
+        return None
 
 
 def from_run(run_dir: Path) -> Pipeline:

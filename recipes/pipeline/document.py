@@ -11,9 +11,10 @@ from recipes.pipeline.layers import Layer, shown
 from recipes.pipeline.merge import did_you_mean, dotted, knows, leaves, suggestions
 
 PIPELINE_KEYS = ("name", "model", "cluster", "seed", "all", "stages", "rounds")
+LAUNCH = "slurm"  # the section of a cluster profile that is about jobs; on the command line it changes the profile
 DEFAULT_SEED = 1234
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")  # names become folders; "=" would be misread by the trainer (rule C6)
-RESERVED = ("report",)  # folders of a run that are no stage's
+RESERVED = ("report", "slurm")  # folders of a run that are no stage's
 
 
 def find(folder: Path, name: str) -> Path:
@@ -39,6 +40,8 @@ def settings(document: Layer, command_line: Layer) -> dict:
     problems = []
     for layer in (document, command_line):
         for key, value in layer.data.items():
+            if key == LAUNCH and layer is command_line:
+                continue
             if key not in PIPELINE_KEYS:
                 problems.append(_unknown_top_level(key, document, layer))
             elif key in settings:
@@ -103,14 +106,14 @@ def _stage_trouble(name: str, kind, bases) -> tuple[str, str]:
 
 
 def unused_sections(
-    overlays: list[Layer], document: Layer, command_line: Layer, bases: dict[str, Layer]
+    overlays: list[Layer], cluster: Layer | None, document: Layer, command_line: Layer, bases: dict[str, Layer]
 ) -> list[Problem]:
     """Sections and `all:` keys that no kind could take: without this a typing error there would pass silently."""
     problems = []
     for overlay in overlays:
         for name in overlay.data:
-            if name != "all" and name not in bases:
-                problems.append(_no_taker(name, did_you_mean(name, ["all", *bases]), overlay.where((name,))))
+            if name != "all" and name not in bases and (name != LAUNCH or overlay is not cluster):
+                problems.append(_no_taker(name, did_you_mean(name, ["all", LAUNCH, *bases]), overlay.where((name,))))
     for layer in (part.section("all") for part in [*overlays, document, command_line]):
         for key, _ in leaves(layer.data):
             if not any(knows(base.data, key) for base in bases.values()):

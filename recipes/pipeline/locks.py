@@ -5,6 +5,8 @@ from __future__ import annotations
 import fcntl
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 LOCK = ".lock"
@@ -72,3 +74,11 @@ def holder(directory: str | Path) -> int | None:
 def _pid(path: Path) -> int:
     text = path.read_text(encoding="utf-8").strip()
     return int(text) if text.isdigit() else 0
+
+
+@contextmanager
+def waiting_lock(path: Path) -> Iterator[None]:
+    """Hold an exclusive lock of this file; waits for whoever has it."""
+    with open(path, "a", encoding="utf-8") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

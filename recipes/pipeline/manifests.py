@@ -29,6 +29,8 @@ from recipes.pipeline.hashing import (
 FORMAT = 1
 MANIFEST, CONFIG, OUTPUTS = "manifest.json", "config.yaml", "outputs"
 STARTED = ".started.json"  # what the unfinished work of a stage is made from
+# Of `resources`: how a stage uses a machine and not what comes out: CPU threads, the time limit of its job.
+MACHINE = ("threads", "time")
 # Versions recorded in every manifest, where installed.
 PACKAGES = (
     "nemo-aligner", "nemo-toolkit", "megatron-core", "torch", "pytorch-lightning", "transformer-engine",
@@ -102,8 +104,8 @@ def _recorded_hash(path: Path) -> str | None:
 
 
 def identity(cfg: dict, hashes: dict[str, str]) -> dict:
-    """What makes two runs of a stage the same: the config without `resources.threads`, inputs by content."""
-    same = {**cfg, "resources": {k: v for k, v in (cfg.get("resources") or {}).items() if k != "threads"}}
+    """What makes two runs of a stage the same: the config without MACHINE, inputs by content."""
+    same = _without_machine(cfg)
     same["inputs"] = {
         name: [hashes.get(f"{name}.{i}") for i in range(len(value))] if isinstance(value, (list, tuple))
         else None if value is None else hashes[name]
@@ -118,9 +120,12 @@ def fingerprint(cfg: dict, hashes: dict[str, str]) -> str:
 
 
 def config_sha256(cfg: dict) -> str:
-    """Hash of the config as written, paths included. `resources.threads` does not count, nor does the layout."""
-    resources = {k: v for k, v in (cfg.get("resources") or {}).items() if k != "threads"}
-    return hashlib.sha256(canonical_json({**cfg, "resources": resources}).encode()).hexdigest()
+    """Hash of the config as written, paths included. MACHINE does not count."""
+    return hashlib.sha256(canonical_json(_without_machine(cfg)).encode()).hexdigest()
+
+
+def _without_machine(cfg: dict) -> dict:
+    return {**cfg, "resources": {k: v for k, v in (cfg.get("resources") or {}).items() if k not in MACHINE}}
 
 
 def record_start(stage_dir: str | Path, cfg: dict) -> None:

@@ -17,15 +17,15 @@ _WHOLE = re.compile(r"\$\{([A-Za-z_][\w.]*)\}")  # a value that is one interpola
 
 
 class Merge:
-    """A base and the layers put over it, later ones winning.
+    """A base and the layers put over it, later ones winning; `whose` they are is said in every message ("stage dpo").
 
     value:    the merged settings
     history:  for every leaf, what each layer made of it: [(value, "file:line"), ...], the last one holds
     problems: everything that was refused so far
     """
 
-    def __init__(self, stage: str, base: Layer):
-        self.stage, self.base = stage, base
+    def __init__(self, whose: str, base: Layer):
+        self.whose, self.base = whose, base
         self.value = copy.deepcopy(base.data)
         self.history = {key: [(value, base.where(key))] for key, value in leaves(base.data)}
         self.problems: list[Problem] = []
@@ -73,10 +73,10 @@ class Merge:
     def where(self, key: Key) -> str:
         """Where the value that holds was set, as file:line (stage x), for the message of a problem."""
         place = self.history[key][-1][1] if key in self.history else self.base.where(key)
-        return f"{place} (stage {self.stage})"
+        return f"{place} ({self.whose})"
 
     def _refuse(self, here: Key, layer: Layer, message: str, fix: str) -> None:
-        self.problems.append(Problem("", f"{layer.where(here)} (stage {self.stage})", message, fix))
+        self.problems.append(Problem("", f"{layer.where(here)} ({self.whose})", message, fix))
 
     def _unknown(self, here: Key, schema: dict, layer: Layer) -> Problem:
         options = suggestions(here, self.base.data)
@@ -85,7 +85,7 @@ class Merge:
             if options
             else f"the keys that exist are in {self.base.source}"
         )
-        return Problem("", f"{layer.where(here)} (stage {self.stage})", f"unknown key `{dotted(here)}`", fix)
+        return Problem("", f"{layer.where(here)} ({self.whose})", f"unknown key `{dotted(here)}`", fix)
 
     def check_types(self, resolved: dict) -> None:
         """Compare every value, interpolations resolved, with the type that the base gives it."""

@@ -54,7 +54,7 @@ def run(
             return EXIT_INPUT
         for note in _notes(pipeline, run_dir, names):
             echo(note)
-        _write_run(pipeline, run_dir, names)
+        write_run(pipeline, run_dir, names)
         options = {"jobs": jobs, "fresh": names if fresh is True else fresh or (), "server_command": server_command}
         return _run(_tasks(pipeline, run_dir, names), run_dir, echo, options)
     finally:
@@ -101,7 +101,8 @@ def _notes(pipeline, run_dir: Path, names: list[str]) -> list[str]:
     return notes
 
 
-def _write_run(pipeline, run_dir: Path, names: list[str]) -> None:
+def write_run(pipeline, run_dir: Path, names: list[str]) -> None:
+    """pipeline.yaml, and the config and launch script of the named stages."""
     versions = {"versions": artifacts.package_versions(), "commit": artifacts.git_commit()}
     artifacts.atomic_write_text(run_dir / "pipeline.yaml", artifacts.config_text({**pipeline.to_dict(), **versions}))
     for name in names:

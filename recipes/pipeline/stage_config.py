@@ -31,7 +31,7 @@ def build(name: str, kind: str, base: Layer, layers: list[Layer], stages) -> tup
     base: configs/stage/<kind>.yaml; layers: what comes over it, weakest first; stages: all names in the pipeline
     """
     data = {**HEAD, **base.data, "stage": name, "kind": kind}
-    merge = Merge(name, Layer(base.source, data, base.lines))
+    merge = Merge(f"stage {name}", Layer(base.source, data, base.lines))
     for layer in layers:
         merge.add(layer)
     for key, value in (("stage", name), ("kind", kind)):
@@ -39,7 +39,7 @@ def build(name: str, kind: str, base: Layer, layers: list[Layer], stages) -> tup
             message = f"`{key}` of stage {name} cannot be {merge.value[key]!r}"
             merge.problems.append(Problem("", merge.where((key,)), message, "change it in the pipeline file"))
     _stop_at(merge.problems)
-    _stop_at(_unset(merge))
+    _stop_at(_unset(name, merge))
     cfg = _resolve(merge)
     inputs = cfg["inputs"] = {key: value for key, value in cfg["inputs"].items() if key != ANY}
     for key, value in inputs.items():
@@ -57,12 +57,12 @@ def _stop_at(problems: list[Problem]) -> None:
         raise UserInputError(problems)
 
 
-def _unset(merge: Merge) -> list[Problem]:
+def _unset(stage: str, merge: Merge) -> list[Problem]:
     """Keys that the base leaves open with ??? and that nobody set."""
     required = {key for key, value in leaves(merge.base.data) if value in OPEN}
     unset = [k for k, value in leaves(merge.value) if value in OPEN or (value in (None, []) and k in required)]
     return [
-        Problem("", merge.where(key), f"`{dotted(key)}` must be set", f"set stages.{merge.stage}.{dotted(key)}")
+        Problem("", merge.where(key), f"`{dotted(key)}` must be set", f"set stages.{stage}.{dotted(key)}")
         for key in unset
     ]
 

@@ -3,8 +3,9 @@
     python -m recipes.stages.<kind> <config.yaml>        one process
     torchrun --nproc-per-node N -m recipes.stages.<kind> <config.yaml>
 
-Exit codes: 0 the manifest is written; 1 the stage failed (what it saved is kept, start it again to go on);
-2 its input is wrong, and nothing was trained.
+Exit codes: 0 the manifest is written; 1 the stage failed or stopped early (what it saved is kept, start it again to
+go on); 2 its input is wrong, and nothing was trained. In a batch job a stage that stopped when asked to ends with 0
+too, and tells the job's script how it ended (recipes/attempt.py).
 """
 
 from __future__ import annotations
@@ -18,9 +19,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from recipes.errors import EXIT_DONE, EXIT_FAILED, EXIT_INPUT, StageFailed, UserInputError
+from recipes.errors import EXIT_DONE, EXIT_FAILED, EXIT_INPUT, StageFailed, Stopped, UserInputError
 from recipes.pipeline import artifacts
 from recipes.ranks import is_first_rank
+from recipes import attempt
 
 # (config with absolute inputs, stage directory) -> facts; None from an array task while others are still at work.
 Main = Callable[[dict, Path], "dict | None"]
@@ -39,26 +41,39 @@ def run(main: Main) -> None:
 def run_stage(main: Main, config: Path) -> int:
     """Run one stage to its manifest. `config` is the stage's config.yaml or its directory. Returns the exit code."""
     stage_dir = (config if config.is_dir() else config.parent).resolve()
-    started = time.time()
+    try:
+        attempt.enter(stage_dir)
+        result, message = _run(main, stage_dir, time.time())
+    except Stopped as stopped:  # before the stage's own work began
+        result, message = attempt.STOPPED, str(stopped)
+    attempt.report(result, message)
+    attempt.flush()
+    if result == attempt.STOPPED and attempt.active():
+        return EXIT_DONE  # the script reads the outcome; another code would make srun kill the ranks that still save
+    return {attempt.DONE: EXIT_DONE, attempt.PART: EXIT_DONE, attempt.REFUSED: EXIT_INPUT}.get(result, EXIT_FAILED)
+
+
+def _run(main: Main, stage_dir: Path, started: float) -> tuple[str, str]:
+    """Do the work and write the manifest; returns how it ended (attempt.DONE, ...) and what there is to say."""
     try:
         cfg = artifacts.read_config(stage_dir / artifacts.CONFIG)
         with _only_one(stage_dir):
             facts = main(absolute_inputs(cfg, stage_dir), stage_dir)
             if facts is None:
                 print("this array task's part is done; the task that finishes last writes the outputs", flush=True)
-            elif is_first_rank():
+                return attempt.PART, ""
+            if is_first_rank():
                 artifacts.write_manifest(stage_dir, cfg, facts, started)
-        return EXIT_DONE
+        return attempt.DONE, ""
     except UserInputError as error:
-        print(f"{INPUT_ERROR}\n{error}", file=sys.stderr, flush=True)
-        return EXIT_INPUT
-    except StageFailed as error:
-        print(f"FAILED {error}", file=sys.stderr, flush=True)
-        return EXIT_FAILED
-    except Exception:
+        print(f"{INPUT_ERROR}\n{error}", file=sys.stderr)
+        return attempt.REFUSED, str(error)
+    except (StageFailed, Stopped) as error:
+        print(f"FAILED {error}", file=sys.stderr)
+        return attempt.STOPPED if isinstance(error, Stopped) else attempt.FAILED, str(error)
+    except Exception as error:
         traceback.print_exc()
-        sys.stderr.flush()
-        return EXIT_FAILED
+        return attempt.CRASHED, f"{type(error).__name__}: {error}"
 
 
 def absolute_inputs(cfg: dict, stage_dir: Path) -> dict:

@@ -1,0 +1,121 @@
+"""A cluster profile: the `slurm:` section of configs/cluster/<name>.yaml over the base, and what it means for a stage."""
+
+from __future__ import annotations
+
+import re
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from recipes.errors import UserInputError
+from recipes.pipeline.layers import Layer, read
+from recipes.pipeline.merge import Merge
+from recipes.stages import KINDS
+
+BASE = Path(__file__).resolve().parents[2] / "configs" / "cluster" / "slurm.yaml"  # the schema
+_TIME = re.compile(r"(?:(\d+)-)?(\d{1,3}):(\d\d):(\d\d)")  # not MM:SS, which Slurm reads too: 04:00 is four minutes
+
+
+@dataclass(frozen=True)
+class Profile:
+    """A merged profile: `name`, its settings, and where each was set."""
+
+    name: str
+    settings: dict
+    history: dict
+
+    def where(self, key: str) -> str:
+        """The key and the file:line that set it, for the message of a problem."""
+        path = tuple(key.split("."))
+        place = f" ({self.history[path][-1][1]})" if path in self.history else ""
+        return f"slurm.{key}{place}"
+
+    def to_dict(self) -> dict:
+        return {"name": self.name, "slurm": self.settings}
+
+
+def compose(name: str, overlays: list[Layer]) -> Profile:
+    """Merge `slurm:` sections over the base, weakest first. Raises UserInputError: unknown keys, wrong types."""
+    merge = Merge("cluster profile", read(BASE).section("slurm"))
+    for layer in overlays:
+        merge.add(layer)
+    if not merge.problems:
+        merge.check_types(merge.value)
+    if merge.problems:
+        raise UserInputError(merge.problems)
+    return Profile(name, merge.value, merge.history)
+
+
+def from_dict(record: dict) -> Profile:
+    """A profile that `to_dict` wrote: a run keeps the one it was submitted with."""
+    return Profile(record["name"], record["slurm"], {})
+
+
+# -- what a stage gets -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What the job of one stage asks for. time_limit: text for sbatch; cpus_per_task, memory: None leaves it open."""
+
+    nodes: int
+    ranks_per_node: int
+    gpus_per_node: int
+    spare_nodes: int
+    array: int
+    time_limit: str
+    partition: str | None
+    qos: str | None
+    cpus_per_task: int | None
+    memory: str | None
+
+    @property
+    def seconds(self) -> int:
+        return parse_time(self.time_limit)
+
+    @property
+    def node_hours(self) -> float:
+        """Of one job at its time limit, array tasks included."""
+        return (self.nodes + self.spare_nodes) * self.array * self.seconds / 3600
+
+
+def resources(profile: Profile, cfg: dict) -> Resources:
+    """What the job of a stage with this frozen config asks for."""
+    slurm, mine = profile.settings, cfg["resources"]
+    engine = KINDS[cfg["kind"]] == "engine"
+
+    def pick(key: str):
+        special = None if engine else slurm["core"][key]
+        return slurm[key] if special is None else special
+
+    ranks = mine["devices"] if engine else 1
+    return Resources(
+        nodes=mine["nodes"],
+        ranks_per_node=ranks,
+        gpus_per_node=min(ranks, slurm["gpus_per_node"]) if engine else 0,
+        spare_nodes=slurm["spare_nodes"] if trains(cfg) and mine["nodes"] > 1 else 0,
+        array=cfg.get("array_tasks", 1),
+        time_limit=mine.get("time") or pick("time"),
+        partition=pick("partition"),
+        qos=pick("qos"),
+        cpus_per_task=pick("cpus_per_task"),
+        memory=pick("memory"),
+    )
+
+
+def trains(cfg: dict) -> bool:
+    """True for the kinds whose trainer saves checkpoints."""
+    return "exp_manager" in cfg
+
+
+def python(profile: Profile) -> str:
+    return profile.settings["python"] or sys.executable
+
+
+def parse_time(text: str) -> int:
+    """Seconds of HH:MM:SS or D-HH:MM:SS. Raises ValueError."""
+    match = _TIME.fullmatch(str(text))
+    if not match:
+        raise ValueError(f"{text!r} is not a time limit: write HH:MM:SS or D-HH:MM:SS")
+    days, hours, minutes, seconds = (int(part or 0) for part in match.groups())
+    return ((days * 24 + hours) * 60 + minutes) * 60 + seconds
