@@ -18,6 +18,7 @@ demo: engine
 
 test: engine $(VENV)/.test
 	sh tests/install_chromium.sh
+	sh tests/install_slurm.sh
 	$(VENV)/bin/python -m ruff check .
 	$(VENV)/bin/python -m pytest $(ARGS)
 

@@ -46,6 +46,13 @@ def enter(stage_dir: Path) -> None:
     faulthandler.register(signal.SIGUSR2, all_threads=True)
     for number in SIGNALS:
         signal.signal(number, _on_signal)
+    os.register_at_fork(after_in_child=_in_a_worker)
+
+
+def _in_a_worker() -> None:
+    """A process that a rank forks, for example to read data, ends with its pool and does not answer for the stage."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
 
 
 def _like_torchrun() -> None:
@@ -72,7 +79,7 @@ def _own_log(path: Path) -> None:
 
 def _on_signal(number: int, frame) -> None:
     _asked.append(signal.Signals(number).name)
-    if not _defer:
+    if not _defer and len(_asked) == 1:  # srun and slurmstepd both send TERM: the second must not disturb the leaving
         raise Stopped(f"asked to leave by {_asked[-1]}; what it had saved is kept")
 
 
@@ -98,9 +105,17 @@ def report(result: str, message: str = "") -> None:
     host = os.environ.get("SLURMD_NODENAME", socket.gethostname())
     outcome = {"result": result, "message": message, "rank": rank(), "node": host, "time": time.time()}
     mine = Path(f"{path}.{rank()}.tmp")
-    mine.write_text(json.dumps(outcome), encoding="utf-8")
     try:
-        os.link(mine, path)  # fails if another rank was first
+        mine.write_text(json.dumps(outcome), encoding="utf-8")
+        _first(mine, path)
+    except OSError as error:  # a full disk, for example; the exit code and the log still tell
+        print(f"cannot write {path}: {error}", file=sys.stderr)
+
+
+def _first(mine: Path, path: str) -> None:
+    """Rename `mine` to `path` unless another rank was first."""
+    try:
+        os.link(mine, path)
     except FileExistsError:
         pass
     except OSError:  # a file system without links

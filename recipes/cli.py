@@ -106,7 +106,8 @@ def _about_pipelines(add) -> None:
     overrides = {"nargs": "*", "metavar": "KEY=VALUE", "help": OVERRIDES_HELP}
 
     add(commands.ls, "list the pipelines", _json())
-    show = add(commands.show, "show the stages of a pipeline, or the complete config of one", pipeline, cluster, _json())
+    text = "show the stages of a pipeline, or the complete config of one"
+    show = add(commands.show, text, pipeline, cluster, _json())
     show.add_argument("stage", nargs="?", metavar="STAGE")
     show.add_argument("overrides", **overrides)
     explain = add(
@@ -144,7 +145,7 @@ def _about_runs(add) -> None:
     run = _shared("run", metavar="RUN", help="the name of a run, or its directory")
     text = "go on with a run that stopped, with the configs it was started with, where it was started"
     resume = add(commands.resume, text, run, _runs_dir(), _jobs())
-    resume.add_argument("--here", action="store_true", help="on this machine although the run was submitted to a cluster")
+    resume.add_argument("--here", action="store_true", help="on this machine although it was submitted to a cluster")
     cancel = add(commands.cancel, "cancel the jobs of a submitted run, or of some of its stages", run, _runs_dir())
     cancel.add_argument("stages", nargs="*", metavar="STAGE")
     add(commands.status, "the state of every stage of a run", run, _runs_dir(), _json())

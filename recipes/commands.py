@@ -197,8 +197,12 @@ def status(args) -> int:
 
 def logs(args) -> int:
     from recipes.pipeline.status import follow_logs
+    from recipes.slurm.logs import follow_jobs
+    from recipes.slurm.state import is_submitted
 
-    for line in follow_logs(_run_dir(args), args.stage, args.follow):
+    run_dir = _run_dir(args)
+    follow = follow_jobs if is_submitted(run_dir) else follow_logs
+    for line in follow(run_dir, args.stage, args.follow):
         print(line, flush=args.follow)
     return EXIT_DONE
 

@@ -29,6 +29,8 @@ DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 CHAIN = "tests/e2e/test_tiny.py::test_every_stage_left_a_manifest_that_verifies"
 REDO = "tests/pipeline/test_runner.py::test_a_changed_key_redoes_the_stage_and_what_depends_on_its_content"
 SERVER = "tests/engine/test_serve.py::test_the_model_cards_client_works"
+SUBMIT = "tests/slurm/test_submit.py::test_a_chain_runs_to_its_report"
+CANCEL = "tests/slurm/test_faults_submitting.py::test_PLACEHOLDER_cancel"
 SYNTHETIC = "tests/e2e/test_synthetic.py::test_there_is_a_card_and_the_policy_has_learned_from_the_pairs"
 # Commands that install or train, and what runs them (or the same thing on another pipeline).
 ELSEWHERE = {
@@ -38,6 +40,10 @@ ELSEWHERE = {
     "align run synthetic": SYNTHETIC,
     "python -m recipes.stages.served server inputs.policy=runs/tiny/general_sft/outputs/model port=1424": SERVER,
     "python -m recipes.stages.serve server": SERVER,
+    "align submit tiny --cluster slurm": SUBMIT,
+    "align cancel tiny": CANCEL,
+    "python -m tests.slurm.mini_slurm start /tmp/slurm --nodes 2": SUBMIT,
+    "python -m tests.slurm.mini_slurm stop /tmp/slurm": SUBMIT,
     "align resume tiny": "tests/pipeline/test_runner.py::test_real_stages_survive_a_kill_of_the_runner",
 }
 ROWS = 20  # of each file: one global batch and some more
@@ -187,7 +193,7 @@ def test_links_and_files_exist(document):
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_rule_ids_exist(document):
-    named = set(re.findall(r"\b[BCDIKPS]\d{1,2}\b", document.read_text(encoding="utf-8")))
+    named = set(re.findall(r"\b[BCDIKLPS]\d{1,2}\b", document.read_text(encoding="utf-8")))
     assert named <= {*RULES, *DATA_RULES}
 
 

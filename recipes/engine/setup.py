@@ -9,7 +9,11 @@ import sys
 import warnings
 
 # Said once per row or per batch, they bury everything else in the log.
-NOISE = ("Pre-formatting chat conversation as string", "setting number of microbatches to constant")
+NOISE = (
+    "Pre-formatting chat conversation as string",
+    "setting number of microbatches to constant",
+    "You are running multi-node training without SLURM",  # it is Slurm, under torchrun's names (recipes/attempt.py)
+)
 
 
 def load() -> list[str]:
@@ -66,7 +70,10 @@ def _quiet() -> None:
 
     from nemo.utils import logging as nemo_logging
 
-    nemo_logging._logger.addFilter(NotNoise())
+    quiet = NotNoise()
+    nemo_logging._logger.addFilter(quiet)
+    for handler in [*nemo_logging._logger.handlers, *logging.getLogger().handlers]:
+        handler.addFilter(quiet)  # megatron-core logs through NeMo's handlers, not through its logger
 
 
 def _save_in_process() -> None:

@@ -40,12 +40,12 @@ from nemo_aligner.utils.train_script_utils import (
 from nemo_aligner.utils.utils import load_and_override_model_config, load_from_nemo, retrieve_model_state_dict_in_cpu
 from omegaconf import DictConfig, OmegaConf
 
+from recipes.attempt import leave_between_steps, time_left
 from recipes.engine import chat_template, checkpoints, compat, guards, nemo_config
 from recipes.engine.metrics import JsonlLogger, WandbLogger
 from recipes.engine.sampler import GlobalBatchSampler
 from recipes.errors import Stopped
 from recipes.ranks import attempt, rank
-from recipes.attempt import leave_between_steps, time_left
 
 
 @dataclass(frozen=True)

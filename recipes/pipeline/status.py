@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from recipes.errors import Problem, UserInputError
@@ -88,23 +88,30 @@ def follow_logs(
     UserInputError if `run_dir` is not a run or has no such stage.
     """
     run_dir = Path(run_dir)
+    wanted = wanted_stages(run_dir, stage)
+    logs = {name if stage is None else "": run_dir / name / LOG for name in wanted}
+    return tail(lambda: logs, lambda: follow and _at_work(run_dir, wanted), poll)
+
+
+def wanted_stages(run_dir: Path, stage: str | None) -> list[str]:
+    """This stage, or all of the run. UserInputError if the run has no such stage."""
     names = list(_stages(run_dir))
     if stage is not None and stage not in names:
         fix = f"it has: {', '.join(names)}"
         raise UserInputError(Problem("", stage, f"the run {run_dir.name} has no such stage", fix))
-    wanted = names if stage is None else [stage]
-    return _follow(run_dir, wanted, stage is None, follow, poll)
+    return names if stage is None else [stage]
 
 
-def _follow(run_dir: Path, names: list[str], prefix: bool, follow: bool, poll: float) -> Iterator[str]:
-    offsets = dict.fromkeys(names, 0)
+def tail(find: Callable[[], dict[str, Path]], more: Callable[[], bool], poll: float) -> Iterator[str]:
+    """Lines of the logs that `find` names, with "<label> | " in front where it gives a label, until `more` is False."""
+    offsets: dict[Path, int] = {}
     while True:
         # Asked before reading: what is written between the two is then read in this round, not lost.
-        more = follow and _at_work(run_dir, names)
-        for name in names:
-            lines, offsets[name] = _new_lines(run_dir / name / LOG, offsets[name], complete=more)
-            yield from (f"{name} | {line}" if prefix else line for line in lines)
-        if not more:
+        going_on = more()
+        for label, path in find().items():
+            lines, offsets[path] = _new_lines(path, offsets.get(path, 0), complete=going_on)
+            yield from (f"{label} | {line}" if label else line for line in lines)
+        if not going_on:
             return
         time.sleep(poll)
 

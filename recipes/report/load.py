@@ -10,6 +10,7 @@ from pathlib import Path
 from recipes.errors import Problem, UserInputError
 from recipes.pipeline import artifacts
 from recipes.report.numbers import number
+from recipes.slurm.run_files import RunFiles
 
 DONE, UNFINISHED, WAITING = "done", "unfinished", "not started"
 # What timing.json may say of a stage without a manifest. Others ("running", "queued") only tell what was so when
@@ -124,8 +125,16 @@ def load_run(run_dir: Path) -> Run:
     timing = timing if isinstance(timing, dict) else {}
     by_stage = timing.get("stages") if isinstance(timing.get("stages"), dict) else {}
     for name, stage in stages.items():
-        stage.timing = by_stage.get(name) if isinstance(by_stage.get(name), dict) else {}
+        own = by_stage.get(name)
+        stage.timing = own if isinstance(own, dict) else _from_jobs(run_dir, name)
     return Run(run_dir, str(pipeline.get("name") or run_dir.name), pipeline, stages, timing, notes)
+
+
+def _from_jobs(run_dir: Path, stage: str) -> dict:
+    """What the jobs of a submitted run say of a stage, in the words of timing.json."""
+    ends = [event.get("result") for event in RunFiles(run_dir).events(stage) if event["event"] in ("began", "ended")]
+    states = {"failed": "failed", "blocked": BLOCKED, "cancelled": "stopped", "terminated": "stopped"}
+    return {"state": states[ends[-1]]} if ends and ends[-1] in states else {}
 
 
 def _stage_section(pipeline: dict) -> dict:

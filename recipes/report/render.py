@@ -6,7 +6,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from recipes.pipeline.artifacts import atomic_write_text
-from recipes.report import curves, datasets, evaluations, judges, lineage, published, samples, timing
+from recipes.report import curves, datasets, evaluations, jobs, judges, lineage, published, samples, timing
 from recipes.report.load import DONE, Run, load_run
 from recipes.report.numbers import duration, fmt, percent
 
@@ -63,6 +63,7 @@ def context(run: Run) -> dict:
         "cards": datasets.cards(run),
         "judgements": judges.judgements(run),
         "audits": judges.audits(run),
+        "starts": jobs.starts(run),
         "gantt": timing.gantt(run),
         "time_rows": timing.stage_rows(run),
         "versions": timing.versions(run),

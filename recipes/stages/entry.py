@@ -19,16 +19,20 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from recipes import attempt
 from recipes.errors import EXIT_DONE, EXIT_FAILED, EXIT_INPUT, StageFailed, Stopped, UserInputError
 from recipes.pipeline import artifacts
 from recipes.ranks import is_first_rank
-from recipes import attempt
 
 # (config with absolute inputs, stage directory) -> facts; None from an array task while others are still at work.
 Main = Callable[[dict, Path], "dict | None"]
 # How long to wait for a killed predecessor of this stage to let go of its directory.
 LOCK_SECONDS = 60
 INPUT_ERROR = "INPUT ERROR"
+
+
+class Busy(StageFailed):
+    """Another process works in this stage's directory."""
 
 
 def run(main: Main) -> None:
@@ -68,6 +72,9 @@ def _run(main: Main, stage_dir: Path, started: float) -> tuple[str, str]:
     except UserInputError as error:
         print(f"{INPUT_ERROR}\n{error}", file=sys.stderr)
         return attempt.REFUSED, str(error)
+    except Busy as error:  # ranks on a node that Slurm has lost: started again later, it finds them gone
+        print(f"FAILED {error}", file=sys.stderr)
+        return attempt.CRASHED, str(error)
     except (StageFailed, Stopped) as error:
         print(f"FAILED {error}", file=sys.stderr)
         return attempt.STOPPED if isinstance(error, Stopped) else attempt.FAILED, str(error)
@@ -105,6 +112,6 @@ def _only_one(stage_dir: Path) -> Iterator[None]:
                 break
             except BlockingIOError:
                 if time.time() > deadline:
-                    raise StageFailed(f"another process is working in {stage_dir}") from None
+                    raise Busy(f"another process is working in {stage_dir}") from None
                 time.sleep(0.2)
         yield

@@ -15,6 +15,12 @@ from tests.slurm.cluster import Cluster
 PROGRAMS = ("slurmctld", "slurmd", "sbatch", "srun", "squeue", "scancel", "scontrol")
 
 
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if "make_cluster" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.slurm)
+
+
 @pytest.fixture(scope="session")
 def interpreter(tmp_path_factory) -> Path:
     """What jobs run as Python: stand_in.py under this interpreter."""
