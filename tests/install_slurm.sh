@@ -5,7 +5,7 @@ set -eu
 if command -v slurmctld >/dev/null && command -v slurmd >/dev/null && command -v shellcheck >/dev/null; then
     exit 0
 fi
-packages="slurm-wlm munge libslurm-dev shellcheck"
+packages="slurm-wlm munge libslurm-dev gcc libc6-dev shellcheck"
 if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
     echo "Slurm is missing, its tests will be skipped; as root: apt-get install $packages" >&2
     exit 0

@@ -42,8 +42,16 @@ class Job:
         """The events of this stage's jobs, or of this array task alone."""
         return [event for event in self.files.events(self.stage) if event.get("task", self.task) == self.task]
 
+    @property
+    def log(self) -> Path:
+        return self.files.folder / (f"{self.stage}.{self.task}.log" if self.task else f"{self.stage}.log")
+
     def config(self) -> dict:
-        return artifacts.read_config(self.dir / artifacts.CONFIG)
+        """The stage's config; that of the run where a kill came while the folder was being set aside."""
+        try:
+            return artifacts.read_config(self.dir / artifacts.CONFIG)
+        except FileNotFoundError:
+            return artifacts.read_config(self.files.run_dir / "pipeline.yaml")["stages"][self.stage]
 
 
 # -- before the stage --------------------------------------------------------------------------------
@@ -60,7 +68,7 @@ def begin(job: Job, args) -> int:
     if missing:
         job.tell("ended", f"{missing[0]} (nothing was started)", result="blocked")
         return 1
-    if why := verdict.given_up(job.events(), job.me["job"]) or _out_of_starts(job):
+    if why := verdict.given_up(job.events(), job.me["job"]) or _out_of_starts(job, tell_last=True):
         job.tell("ended", why, result="failed")
         return 1
     with waiting_lock(job.files.folder / f".{job.stage}.lock"):  # the tasks of an array begin together
@@ -79,10 +87,18 @@ def _how(decision) -> str:
     return words[decision.action]
 
 
-def _out_of_starts(job: Job) -> str:
+def _out_of_starts(job: Job, tell_last: bool = False) -> str:
     allowed = json.loads(job.files.profile.read_text())["slurm"]["restarts_without_progress"]
-    starts = verdict.starts_of(job.events(), job.me["job"])
-    return verdict.out_of_starts(starts, verdict.progress_mark(job.dir), allowed)
+    events = job.events()
+    why = verdict.out_of_starts(verdict.starts_of(events, job.me["job"]), verdict.progress_mark(job.dir), allowed)
+    last = [event["why"] for event in events if event["event"] == "ended" and event["job"] == job.me["job"]]
+    return f"{why}; the last one: {last[-1]}" if why and last and tell_last else why
+
+
+def _again(job: Job, why: str) -> tuple[str, str]:
+    """("again", why), or "failed" if there were enough starts."""
+    starts = _out_of_starts(job)
+    return ("failed", f"{why}; {starts}") if starts else ("again", why)
 
 
 def nodes(job: Job, args) -> int:
@@ -108,11 +124,13 @@ def fabric(job: Job, args) -> int:
         return 0
     used = (folder / "use").read_text().split(",")
     silent = {host: "no rank of it took part in the all-reduce" for host in verdict.silent(reports, used)}
-    if silent:
+    if 0 < 2 * len(silent) < len(used):  # if most are silent, they wait for the ones that failed
         return _avoid(job, folder, silent)
-    wrong = next((report["why"] for report in reports if not report["ok"]), "not every rank reported")
-    job.tell("ended", f"the all-reduce failed: {wrong}", result="again")
-    return codes.again
+    said = verdict.srun_errors(job.log) or "not every rank reported"
+    wrong = next((report["why"] for report in reports if not report["ok"]), said)
+    result, why = _again(job, f"the all-reduce failed: {wrong}")
+    job.tell("ended", why, result=result)
+    return codes.again if result == "again" else 1
 
 
 def _avoid(job: Job, folder: Path, bad: dict[str, str]) -> int:
@@ -138,12 +156,11 @@ def end(job: Job, args) -> int:
         terminated=args.terminated,
         hung=args.hung,
         advanced=_advanced(job),
-        log_tail=verdict.srun_errors(job.files.logs(job.stage)),
+        log_tail=verdict.srun_errors(job.log),
     )
     result, why = verdict.judge(found)
     if result == "again":
-        starts = _out_of_starts(job)
-        result, why = ("failed", f"{why}; {starts}") if starts else (result, why)
+        result, why = _again(job, why)
     job.tell("ended", why, result=result)
     return {"done": 0, PART: 0, "again": codes.again}.get(result, 1)
 

@@ -37,6 +37,6 @@ def summary(found: list[dict]) -> str:
     most = max((row["nodes"] for row in found), default=0)
     hours, gpu_hours = (sum(row[key] for row in found) for key in ("node_hours", "gpu_hours"))
     return (
-        f"{len(found)} stages, at most {most} nodes a job, {hours:.1f} node hours and {gpu_hours:.1f} GPU hours if every "
-        "job used its whole time limit once"
+        f"{len(found)} stages, at most {most} nodes a job, {hours:.1f} node hours and {gpu_hours:.1f} GPU hours "
+        "if every job used its whole time limit once"
     )

@@ -1,15 +1,16 @@
-"""A cluster profile: the `slurm:` section of configs/cluster/<name>.yaml over the base, and what it means for a stage."""
+"""A cluster profile: `slurm:` of configs/cluster/<name>.yaml over the base, and what it means for a stage."""
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from recipes.errors import UserInputError
+from recipes.errors import Problem, UserInputError
 from recipes.pipeline.layers import Layer, read
-from recipes.pipeline.merge import Merge
+from recipes.pipeline.merge import OPEN, Merge, dotted, leaves
 from recipes.stages import KINDS
 
 BASE = Path(__file__).resolve().parents[2] / "configs" / "cluster" / "slurm.yaml"  # the schema
@@ -35,15 +36,27 @@ class Profile:
 
 
 def compose(name: str, overlays: list[Layer]) -> Profile:
-    """Merge `slurm:` sections over the base, weakest first. Raises UserInputError: unknown keys, wrong types."""
+    """Merge `slurm:` sections over the base, weakest first.
+
+    Raises UserInputError: unknown keys, wrong types, and what a profile leaves to its user (???) and nobody has set.
+    """
     merge = Merge("cluster profile", read(BASE).section("slurm"))
     for layer in overlays:
         merge.add(layer)
+    if not merge.problems:
+        merge.problems += _unset(merge)
     if not merge.problems:
         merge.check_types(merge.value)
     if merge.problems:
         raise UserInputError(merge.problems)
     return Profile(name, merge.value, merge.history)
+
+
+def _unset(merge: Merge) -> list[Problem]:
+    """What is still ???: a profile that is shared by sites cannot know it."""
+    fix = "on the command line, {0}=..., or in a profile of your own, a copy of this one: --cluster ./mine.yaml"
+    names = [(key, f"slurm.{dotted(key)}") for key, value in leaves(merge.value) if value in OPEN]
+    return [Problem("", merge.where(key), f"`{name}` must be set", fix.format(name)) for key, name in names]
 
 
 def from_dict(record: dict) -> Profile:
@@ -110,6 +123,24 @@ def trains(cfg: dict) -> bool:
 
 def python(profile: Profile) -> str:
     return profile.settings["python"] or sys.executable
+
+
+def image(profile: Profile) -> str:
+    """The container's image: a file by its absolute path, since jobs start elsewhere, or what a registry calls it."""
+    name = str(profile.settings["container"]["image"] or "")
+    return os.path.abspath(name) if is_image_file(name) else name
+
+
+def is_image_file(name: str) -> bool:
+    return name.startswith(("/", "./", "../")) or name.endswith((".sqsh", ".sif"))
+
+
+def splits(runtime: str, path: str) -> str:
+    """What in a path makes a runtime read it as two, "" if nothing does.
+
+    Both split mounts at commas and colons; pyxis hands them to enroot as the fields of an fstab, split at blanks.
+    """
+    return next((mark for mark in (",: " if runtime == "pyxis" else ",:") if mark in path), "")
 
 
 def parse_time(text: str) -> int:

@@ -11,21 +11,22 @@ import re
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from recipes.errors import Problem, StageFailed, UserInputError
 
 # What the commands say when the controller, not the request, is the trouble (slurm/src/common/slurm_errno.c).
+FULL = r"temporarily (?:unavailable|unable)|queue full"  # MaxJobCount: it takes no more jobs for now
 AWAY = re.compile(
     r"Unable to contact slurm controller|Socket timed out|Connection (refused|timed out)|Zero Bytes were transmitted"
-    r"|Transport endpoint|temporarily (unavailable|unable)|Slurm backup controller|Protocol authentication error"
+    rf"|Transport endpoint|Slurm backup controller|Protocol authentication error|no answer in|{FULL}"
 )
 ENDING = ("COMPLETING",)
 
 
-class Refused(Exception):
+class Refused(StageFailed):
     """Slurm answered, and said no; the text is its own."""
 
 
@@ -39,7 +40,6 @@ class Job:
     state: str
     reason: str
     nodes: str
-    restarts: int = 0
 
 
 class Slurm:
@@ -59,10 +59,10 @@ class Slurm:
 
     def jobs(self, tag: str) -> list[Job]:
         """This user's jobs in the queue whose names end with `.<tag>`, oldest first."""
-        text = self._ask("squeue", "-h", "-u", str(os.getuid()), "-o", "%F|%K|%j|%T|%r|%N")
+        text = self._ask("squeue", "-h", "-u", str(os.getuid()), "-o", "%F|%K|%T|%N|%r|%j")
         found = []
         for line in text.splitlines():
-            job_id, task, name, state, reason, nodes = line.split("|", 5)
+            job_id, task, state, nodes, reason, name = line.split("|", 5)  # a name can have anything in it
             if name.endswith(f".{tag}"):
                 found.append(Job(job_id, None if task == "N/A" else task, name, state, reason.strip(), nodes))
         return sorted(found, key=lambda job: int(job.id))
@@ -81,36 +81,56 @@ class Slurm:
 
         The accounting database is asked where there is one; otherwise the controller, which forgets in minutes.
         """
-        found = {}
-        ids = sorted(set(job_ids), key=int)
+        ids, found = sorted(set(job_ids), key=int), {}
         if not ids:
             return found
-        told = _call("sacct", "-X", "-n", "-P", "-o", "JobIDRaw,State,ExitCode", "-j", ",".join(ids))
-        if told.returncode == 0:
-            for line in told.stdout.splitlines():
-                job_id, state, code = line.split("|")
-                found[job_id] = f"{state}, exit {code}"
-        for job_id in ids:
-            if job_id not in found:
-                shown = _call("scontrol", "-o", "show", "job", job_id)
-                fields = dict(re.findall(r"(JobState|Reason|ExitCode)=(\S+)", shown.stdout))
-                if shown.returncode == 0 and fields:
-                    why = "" if fields.get("Reason") in (None, "None") else f" ({fields['Reason']})"
-                    found[job_id] = f"{fields['JobState']}{why}, exit {fields.get('ExitCode')}"
-        return found
+        told = _call("sacct", "-X", "-n", "-P", "-o", "JobID,State,Reason,ExitCode", "-j", ",".join(ids), timeout=60)
+        for line in told.stdout.splitlines() if told.returncode == 0 else ():
+            job_id, state, reason, code = line.split("|")
+            found.setdefault(job_id.partition("_")[0], {})[_ended(state, reason, code)] = None  # an array: its tasks'
+        for job_id in set(ids) - set(found):
+            shown = _call("scontrol", "-o", "show", "job", job_id)
+            fields = dict(re.findall(r"(JobState|Reason|ExitCode)=(\S+)", shown.stdout))
+            if shown.returncode == 0 and fields:
+                found[job_id] = {_ended(*(fields.get(key, "") for key in ("JobState", "Reason", "ExitCode"))): None}
+        return {job_id: "; ".join(ends) for job_id, ends in found.items()}
 
-    def test_only(self, script: Path) -> None:
-        """Would this job ever start? Raises Refused with Slurm's reason."""
-        self._ask("sbatch", "--test-only", str(script))
+    def test_only(self, script: str) -> str:
+        """Would a job with this script ever start? Raises Refused with Slurm's reason.
+
+        Nodes that are away now count as if they were not there: "" or, if that can be the reason, what Slurm says.
+        """
+        for last in (False, True):
+            try:
+                self._ask("sbatch", "--test-only", script=script)
+                return ""
+            except Refused as no:
+                away = self._nodes_away()
+                if "node configuration is not available" not in str(no) or (last and not away):
+                    raise
+                if away:
+                    return f"{no}, while {away} cannot be used"
+            time.sleep(1)  # a node may have come back between the two questions
+
+    @staticmethod
+    def _nodes_away() -> str:
+        """Nodes that are down or drained, or that a controller which has just started has not heard of (no load)."""
+        lines = [line.split() for line in _call("sinfo", "-h", "-N", "-o", "%N %T %O").stdout.splitlines()]
+        there = re.compile(r"(idle|mixed|allocated|completing|planned|reserved)[^*]?")
+        away = [*dict.fromkeys(node for node, state, load in lines if load == "N/A" or not there.fullmatch(state))]
+        return ",".join(away[:8]) + (f" and {len(away) - 8} more" if len(away) > 8 else "")
 
     # -- orders --------------------------------------------------------------------------------------
 
-    def submit(self, script: Path, name: str, tag: str, options: list[str]) -> str:
-        """sbatch the script; returns the job's id. The name must not be in the queue. Raises Refused, StageFailed."""
-        known = {job.id for job in self.jobs(tag) if job.name == name}
+    def submit(self, script: Path, name: str, tag: str, options: list[str], known: Collection[str] = ()) -> str:
+        """sbatch the script; returns the job's id. known: the jobs of this name that are in the queue already.
+
+        Raises Refused, or StageFailed if the controller does not answer or takes no more jobs.
+        """
         deadline, wait = time.monotonic() + self.patience, 0.5
         while True:
-            result = _call("sbatch", "--parsable", *options, str(script))
+            # A full queue: sbatch itself goes on trying for two minutes.
+            result = _call("sbatch", "--parsable", *options, str(script), timeout=max(self.patience, 1))
             if result.returncode == 0:
                 return result.stdout.strip().split(";")[0]
             away = AWAY.search(result.stderr)
@@ -119,12 +139,13 @@ class Slurm:
                 time.sleep(pause)
                 new = [job.id for job in self.jobs(tag) if job.name == name and job.id not in known]
                 if new:
-                    self.say(f"sbatch said `{_last(result.stderr)}`, but job {new[0]} is in the queue")
+                    self.say(f"sbatch said `{_words(result.stderr)}`, but job {new[0]} is in the queue")
                     return new[0]
             if not away:
-                raise Refused(_last(result.stderr))
+                raise Refused(_words(result.stderr))
             if time.monotonic() > deadline:
-                raise _unreachable(self.patience, result.stderr)
+                raise _gave_up(self.patience, result.stderr)
+            self.say(f"sbatch failed ({_words(result.stderr)}) and has submitted nothing; trying again")
             time.sleep(wait)
             wait = min(wait * 2, 10)
 
@@ -139,40 +160,55 @@ class Slurm:
 
     # -- helpers -------------------------------------------------------------------------------------
 
-    def _ask(self, *words: str, allowed: tuple[str, ...] = ()) -> str:
+    def _ask(self, *words: str, script: str | None = None, allowed: tuple[str, ...] = ()) -> str:
         """Standard output of a command that may be repeated; waits for a controller that is away."""
         deadline, wait, told = time.monotonic() + self.patience, 0.5, False
         while True:
-            result = _call(*words)
+            result = _call(*words, script=script)
             if result.returncode == 0 or any(text in result.stderr for text in allowed):
                 return result.stdout
             if not AWAY.search(result.stderr):
-                raise Refused(_last(result.stderr))
+                raise Refused(_words(result.stderr))
             if time.monotonic() > deadline:
-                raise _unreachable(self.patience, result.stderr)
+                raise _gave_up(self.patience, result.stderr)
             if not told:
-                self.say(f"the Slurm controller does not answer ({_last(result.stderr)}); waiting for it")
+                self.say(f"the Slurm controller does not answer ({_words(result.stderr)}); waiting for it")
                 told = True
             time.sleep(wait)
             wait = min(wait * 2, 10)
 
 
-def _call(*words: str) -> subprocess.CompletedProcess:
-    """Run a command in the C locale; one that is not installed ends as the shell would say."""
+def _call(*words: str, script: str | None = None, timeout: float | None = None) -> subprocess.CompletedProcess:
+    """Run a command in the C locale; one that is not installed, or takes too long, ends as the shell would say."""
+    environment = {**os.environ, "LC_ALL": "C"}
     try:
-        return subprocess.run(words, capture_output=True, text=True, env={**os.environ, "LC_ALL": "C"})
+        return subprocess.run(
+            words, input=script, capture_output=True, text=True, timeout=timeout, env=environment,
+        )  # fmt: skip
     except FileNotFoundError:
         return subprocess.CompletedProcess(words, 127, "", f"{words[0]}: command not found")
+    except subprocess.TimeoutExpired as late:
+        said = (late.stderr or b"").decode() or f"no answer in {timeout:.0f} s"
+        return subprocess.CompletedProcess(words, 124, "", said)
 
 
-def _last(stderr: str) -> str:
-    lines = [line.strip() for line in stderr.splitlines() if line.strip()]
-    return re.sub(r"^\w+: (error|fatal): ", "", lines[-1]) if lines else "no message"
+def _ended(state: str, reason: str, code: str) -> str:
+    return state + (f" ({reason})" if reason not in ("", "None") else "") + f", exit {code}"
 
 
-def _unreachable(patience: float, stderr: str) -> StageFailed:
+def _words(stderr: str) -> str:
+    """What a command said, on one line: a plugin of the site and Slurm itself may each have a say."""
+    lines = [re.sub(r"^\w+: (error: |fatal: )?", "", line.strip()) for line in stderr.splitlines()]
+    told = dict.fromkeys(line for line in lines if line and not line.startswith("Try "))
+    return "; ".join([*told][-3:]) or "no message"
+
+
+def _gave_up(patience: float, stderr: str) -> StageFailed:
+    full = re.search(FULL, stderr)
+    what = "Slurm took no more jobs" if full else "the Slurm controller did not answer"
+    waited = f" for {patience:.0f} s" if patience else ""
     return StageFailed(
-        f"the Slurm controller did not answer for {patience:.0f} s ({_last(stderr)}).\n"
+        f"{what}{waited} ({_words(stderr)}).\n"
         "    What was submitted stays submitted, and jobs that run go on. Later the same command goes on from there."
     )
 

@@ -1,11 +1,11 @@
 """Where a run keeps what its jobs are about: <run>/slurm, and the names that its jobs have in the queue.
 
-    <stage>.sbatch           the script
-    <stage>.log              what the job printed, over all its starts; <stage>.<task>.log for the tasks of an array
-    <stage>.events.jsonl     what happened, one line each: submitted, began, ended and why
-    profile.json             the cluster profile that the run was submitted with
-    outcomes/ health/        what the ranks of a start had to say
-    stop                     the run was cancelled; nothing starts again
+<stage>.sbatch           the script
+<stage>.log              what the job printed, over all its starts; <stage>.<task>.log for the tasks of an array
+<stage>.events.jsonl     what happened, one line each: submitted, began, ended and why
+profile.json             the cluster profile that the run was submitted with
+outcomes/ health/        what the ranks of a start had to say
+stop                     the run was cancelled; nothing starts again
 """
 
 from __future__ import annotations

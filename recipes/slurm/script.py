@@ -1,4 +1,4 @@
-"""The job script of a stage, rendered from slurm/stage.sbatch.j2: complete, readable, and fit to be submitted by hand."""
+"""The job script of a stage, rendered from slurm/stage.sbatch.j2: complete, readable, fit to be submitted by hand."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+from recipes.errors import Problem, UserInputError
 from recipes.pipeline.processes import ROOT
 from recipes.slurm import codes, profile
 from recipes.slurm.profile import Profile, Resources
-from recipes.slurm.run_files import RunFiles, job_name
+from recipes.slurm.run_files import REPORT, RunFiles, job_name
 from recipes.stages import KINDS
 
 TEMPLATES = ROOT / "slurm"
@@ -31,7 +32,10 @@ class Place:
         return ":".join(dict.fromkeys(filter(None, (found, "/usr/local/bin", "/usr/bin", "/bin"))))
 
 
-def stage_script(files: RunFiles, cfg: dict, cluster: Profile, place: Place = Place()) -> str:
+HERE = Place()
+
+
+def stage_script(files: RunFiles, cfg: dict, cluster: Profile, place: Place = HERE) -> str:
     """The text of <run>/slurm/<stage>.sbatch for a stage with this frozen config."""
     slurm, wants = cluster.settings, profile.resources(cluster, cfg)
     engine = KINDS[cfg["kind"]] == "engine"
@@ -62,14 +66,14 @@ def stage_script(files: RunFiles, cfg: dict, cluster: Profile, place: Place = Pl
     )
 
 
-def report_script(files: RunFiles, cluster: Profile, place: Place = Place()) -> str:
+def report_script(files: RunFiles, cluster: Profile, place: Place = HERE) -> str:
     """The text of <run>/slurm/report.sbatch: the last job of a run, which writes its report."""
     cfg = {"kind": "pairs", "resources": {"nodes": 1, "devices": 1, "time": None}, "inputs": {}}  # as a core stage
     wants = profile.resources(cluster, cfg)
     mounts = _mounts(files, cfg, cluster, place)
     return _render(
         "report.sbatch.j2",
-        **_common(files, "report", cluster, place, wants),
+        **_common(files, REPORT, cluster, place, wants),
         srun=[word_in_array(word) for word in _srun(cluster, wants, mounts, place)],
         inside=[word_in_array(word) for word in _inside(cluster, wants, mounts, place)],
         control_in_step=cluster.settings["container"]["runtime"] == "pyxis",
@@ -115,7 +119,7 @@ def _options(files: RunFiles, stage: str, slurm: dict, wants: Resources) -> dict
         "output": log.removesuffix(".log") + ".%a.log" if wants.array > 1 else log,
         "open-mode": "append",
         "requeue" if slurm["requeue"] else "no-requeue": True,
-        "signal": f"B:USR1@{slurm['grace']}",
+        "signal": f"B:USR1@{slurm['grace']}" if stage != REPORT else None,  # whose script has no trap for it
         "kill-on-invalid-dep": "yes",
         "export": "NIL",
         **slurm["sbatch"],
@@ -124,13 +128,21 @@ def _options(files: RunFiles, stage: str, slurm: dict, wants: Resources) -> dict
 
 
 def _mounts(files: RunFiles, cfg: dict, cluster: Profile, place: Place) -> list[str]:
-    """/host:/inside of everything that a container has to see, each once."""
+    """/host:/inside of everything that a container has to see, each once. Raises UserInputError (rule L3)."""
     from recipes.pipeline.artifacts import input_paths, producer_of
 
-    stage_dir = files.run_dir / cfg.get("stage", "report")
+    runtime = cluster.settings["container"]["runtime"]
+    if runtime == "none":
+        return []
+    stage_dir = files.run_dir / cfg.get("stage", REPORT)
     outside = [p for p in input_paths(stage_dir, cfg).values() if producer_of(stage_dir, p) is None]
-    own = [place.code, files.run_dir, *outside]
-    return list(dict.fromkeys([*(f"{path}:{path}" for path in own), *cluster.settings["container"]["mounts"]]))
+    own = list(map(str, [place.code, files.run_dir, *outside]))
+    for path in own:
+        if mark := profile.splits(runtime, path):
+            message = f"has to be mounted, but {runtime} splits mounts at {mark!r}"
+            raise UserInputError(Problem("L3", path, message, "rename or link the directory"))
+    further = map(str, cluster.settings["container"]["mounts"])
+    return list(dict.fromkeys(mount if ":" in mount else f"{mount}:{mount}" for mount in [*own, *further]))
 
 
 def _srun(cluster: Profile, wants: Resources, mounts: list[str], place: Place) -> list[str]:
@@ -140,12 +152,14 @@ def _srun(cluster: Profile, wants: Resources, mounts: list[str], place: Place) -
         words.append(f"--cpus-per-task={wants.cpus_per_task}")  # srun does not take it over from the job since 22.05
     if container["runtime"] == "pyxis":
         words += [
-            f"--container-image={container['image']}",
+            f"--container-image={profile.image(cluster)}",
             f"--container-mounts={','.join(mounts)}",
             f"--container-workdir={place.code}",
             "--no-container-mount-home",
-            *container["options"],
         ]
+        if slurm["environment"]:  # else a value that the image has wins
+            words.append(f"--container-env={','.join(slurm['environment'])}")
+        words += container["options"]
     return words
 
 
@@ -156,7 +170,7 @@ def _inside(cluster: Profile, wants: Resources, mounts: list[str], place: Place)
     gpu = ["--nv"] if wants.gpus_per_node else []
     binds = [word for mount in mounts for word in ("--bind", mount)]
     return ["apptainer", "exec", *gpu, "--no-home", "--pwd", str(place.code), *binds, *container["options"],
-            container["image"]]  # fmt: skip
+            profile.image(cluster)]  # fmt: skip
 
 
 def quoted(value: object) -> str:
@@ -168,7 +182,10 @@ def quoted(value: object) -> str:
 
 
 def word_in_array(word: str) -> str:
-    return shlex.quote(str(word))
+    """A word of a bash array; one with a comma in quotes too, which looks less like two words (shellcheck SC2054)."""
+    text = str(word)
+    quoted_text = shlex.quote(text)
+    return f"'{text}'" if quoted_text == text and "," in text else quoted_text
 
 
 def _render(name: str, **values) -> str:

@@ -1,12 +1,15 @@
-"""The state of a run's jobs: what the queue says of those that are there, what the jobs themselves left of the others."""
+"""The state of a run's jobs: what the queue says of those that are there, what they left behind of the others."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
 
-from recipes.slurm.queue import Job, Refused, Slurm
+from recipes.errors import StageFailed
+from recipes.pipeline.artifacts import CONFIG, read_config
+from recipes.slurm.queue import Job, Slurm
 from recipes.slurm.run_files import RunFiles, job_name, run_tag
+from recipes.slurm.verdict import missing_parents
 
 # How the last word of a job that is not in the queue reads as a state of its stage.
 WORDS = {
@@ -35,13 +38,11 @@ def add_jobs(run_dir: Path, rows: list[dict], slurm: Slurm | None = None) -> tup
     queue: list[Job] | None = None
     try:
         queue = slurm.jobs(run_tag(files.run_dir))
-    except BaseException as error:
-        if isinstance(error, (KeyboardInterrupt, SystemExit)):
-            raise
+    except StageFailed as error:
         note = f"the queue cannot be asked: {str(error).splitlines()[0]} Shown is what the jobs last wrote."
     rows = [_row(files, row, queue) for row in rows]
     if queue is not None:
-        _ask_about_lost(rows, slurm)
+        _ask_about_lost(files, rows, slurm)
     return rows, note
 
 
@@ -81,23 +82,38 @@ def _from_events(row: dict, events: list[dict], asked: bool) -> None:
     last = events[-1]
     row["job"] = last.get("job") or (last.get("jobs") or [None])[-1]
     row["why"] = last["why"]
-    if last["event"] == "ended":
-        row["state"] = WORDS[last["result"]]
+    cancelled = any(event["event"] == "cancelled" and event["job"] == row["job"] for event in events)
+    if last["event"] == "ended":  # a job that is cancelled can still say that it was asked to end
+        row["state"] = "cancelled" if cancelled and last["result"] == "terminated" else WORDS[last["result"]]
+        if last["result"] == "again" and asked:
+            row["why"] += "; but no job is left to start again: see its log, and submit again"
     elif last["event"] == "cancelled":
         row["state"] = "cancelled"
     elif asked:  # it was submitted or began, is not in the queue, and never said how it ended
         row["state"] = "lost"
 
 
-def _ask_about_lost(rows: list[dict], slurm: Slurm) -> None:
+def _ask_about_lost(files: RunFiles, rows: list[dict], slurm: Slurm) -> None:
     """What Slurm remembers of jobs that ended without a word: killed by a limit, a node, or never started."""
     lost = [row for row in rows if row["state"] == "lost" and row["job"]]
     history = slurm.history(row["job"] for row in lost)
     for row in lost:
         slurms = history.get(row["job"])
-        row["why"] = f"ended without a word after: {row['why']}" + (f"; Slurm says {slurms}" if slurms else "")
-        if slurms and "DependencyNeverSatisfied" in slurms:
-            row["state"], row["why"] = "blocked", "a stage that it needs has failed; Slurm cancelled its job"
+        never_began = files.events(row["stage"])[-1]["event"] in ("submitted", "waits")
+        missing = _not_done(files, row["stage"]) if never_began else []
+        if missing and (slurms is None or "Dependency" in slurms):
+            row["state"], row["why"] = "blocked", f"{missing[0]}: Slurm cancelled its job"
+        else:
+            row["why"] = f"ended without a word after: {row['why']}" + (f"; Slurm says {slurms}" if slurms else "")
+
+
+def _not_done(files: RunFiles, stage: str) -> list[str]:
+    """What the stage needs and is not there."""
+    stage_dir = files.run_dir / stage
+    try:
+        return missing_parents(stage_dir, read_config(stage_dir / CONFIG))
+    except (OSError, ValueError):
+        return []
 
 
 def load_profile(run_dir: Path):
@@ -105,6 +121,3 @@ def load_profile(run_dir: Path):
     from recipes.slurm.profile import from_dict
 
     return from_dict(json.loads(RunFiles(run_dir.absolute()).profile.read_text(encoding="utf-8")))
-
-
-__all__ = ["Refused", "add_jobs", "is_submitted", "load_profile"]

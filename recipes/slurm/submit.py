@@ -17,7 +17,7 @@ from recipes.pipeline import artifacts, workdir
 from recipes.pipeline.config import Pipeline
 from recipes.pipeline.locks import DirLock, Locked
 from recipes.pipeline.runner import write_run
-from recipes.slurm import plan, profile, script
+from recipes.slurm import script
 from recipes.slurm.queue import Job, Refused, Slurm, needs_slurm
 from recipes.slurm.run_files import REPORT, RunFiles, job_name, run_tag
 
@@ -26,7 +26,9 @@ DONE, QUEUED, NEW = "done", "queued", "new"
 
 @dataclass
 class Step:
-    """What a submission does about one stage. jobs: its jobs in the queue; the last one is what others wait for."""
+    """What a submission does about one stage. jobs: its jobs in the queue; the last one is what others wait for.
+    old: jobs that were in the queue and were cancelled because they waited for what will never end well.
+    """
 
     name: str
     cfg: dict
@@ -34,6 +36,7 @@ class Step:
     action: str
     note: str = ""
     jobs: list[str] = field(default_factory=list)
+    old: list[str] = field(default_factory=list)
 
 
 def submit(
@@ -51,7 +54,7 @@ def submit(
     or StageFailed when Slurm refused or went away in between: what was submitted stays, and submitting again goes on.
     """
     files = RunFiles(Path(os.path.abspath(run_dir)))
-    slurm = slurm or Slurm(say=echo)
+    slurm = slurm or (Slurm(patience=0.0) if dry_run else Slurm(say=echo))
     if not dry_run and not slurm.is_here():
         raise needs_slurm()
     lock = DirLock(files.run_dir)
@@ -65,12 +68,18 @@ def submit(
         names = [name for name in pipeline.stages if selection is None or name in selection]
         queue = _queue(slurm, files, dry_run, echo)
         steps = _decide(pipeline, files, names, queue)
-        _write(pipeline, files, steps, dry_run)
-        if dry_run:
-            return steps
-        files.stop.unlink(missing_ok=True)
-        _try_out(slurm, files, steps, echo)
-        _submit_all(slurm, files, steps, pipeline.cluster.settings, echo)
+        scripts = {
+            step.name: script.stage_script(files, step.cfg, pipeline.cluster) for step in steps if step.action == NEW
+        }
+        _syntax(scripts)
+        if not dry_run:
+            _try_out(slurm, scripts, echo)
+        _write(pipeline, files, steps, scripts, dry_run)
+        if not dry_run:
+            files.stop.unlink(missing_ok=True)
+            copies = 1 if pipeline.cluster.settings["requeue"] else pipeline.cluster.settings["clones"]
+            _submit_all(slurm, files, steps, copies, echo)
+            _submit_report(slurm, files, steps, queue, echo)
         return steps
     finally:
         lock.release()
@@ -80,10 +89,11 @@ def _queue(slurm: Slurm, files: RunFiles, dry_run: bool, echo) -> list[Job]:
     """This run's jobs in the queue. A dry run goes without where there is no Slurm."""
     try:
         return slurm.settled_jobs(run_tag(files.run_dir)) if slurm.is_here() or not dry_run else []
-    except Refused as no:
+    except StageFailed as no:
         if not dry_run:
-            raise StageFailed(f"squeue does not work here: {no}") from no
-        echo(f"note: the queue cannot be asked ({no}); shown is what would be submitted if it were empty")
+            raise
+        told = str(no).splitlines()[0]
+        echo(f"note: the queue cannot be asked ({told}); shown is what would be submitted if it were empty")
         return []
 
 
@@ -99,7 +109,8 @@ def _decide(pipeline: Pipeline, files: RunFiles, names: list[str], queue: list[J
         parents = [parent for parent in stage.parents if parent in names]
         jobs = [job.id for job in queue if job.name == job_name(files.run_dir, name)]
         step = steps[name] = Step(name, stage.cfg, parents, NEW, jobs=list(dict.fromkeys(jobs)))
-        problems += _unmet(files, step, names)
+        unmet = [] if jobs else _unmet(files, step, names)
+        problems += unmet
         waits = any(steps[parent].action != DONE for parent in parents)
         there = _config_of(files.run_dir / name)
         same = there is not None and artifacts.config_sha256(there) == artifacts.config_sha256(stage.cfg)
@@ -107,7 +118,7 @@ def _decide(pipeline: Pipeline, files: RunFiles, names: list[str], queue: list[J
             step.action, step.note = QUEUED, "in the queue already"
             if not same:
                 problems.append(_other_config(name, jobs, there, stage.cfg))
-        elif not waits and same and artifacts.read_manifest(files.run_dir / name):
+        elif not (waits or unmet) and same and artifacts.read_manifest(files.run_dir / name):
             decision = workdir.decide(files.run_dir / name, stage.cfg)
             step.action, step.note = (DONE, "unchanged") if decision.action == "skip" else (NEW, decision.reason)
         elif workdir.has_work(files.run_dir / name):
@@ -125,14 +136,19 @@ def _config_of(stage_dir: Path) -> dict | None:
 
 
 def _unmet(files: RunFiles, step: Step, names: list[str]) -> list[Problem]:
-    """Inputs from stages that are neither done nor submitted with this one."""
+    """Inputs that neither are there nor come from a stage that is submitted with this one."""
     stage_dir = files.run_dir / step.name
     found = []
     for key, path in artifacts.input_paths(stage_dir, step.cfg).items():
         producer = artifacts.producer_of(stage_dir, path)
-        if producer and producer not in names and artifacts.read_manifest(files.run_dir / producer) is None:
-            message = f"stage {producer} is not done: {path}"
-            found.append(Problem("", f"{step.name}.inputs.{key}", message, f"submit {producer} too"))
+        where = f"{step.name}.inputs.{key}"
+        if producer in names:
+            continue
+        if producer and artifacts.read_manifest(files.run_dir / producer) is None:
+            found.append(Problem("", where, f"stage {producer} is not done: {path}", f"submit {producer} too"))
+        elif not path.exists():
+            fix = f"submit {producer} too" if producer else "give the path of an existing file"
+            found.append(Problem("", where, f"there is no such file: {path}", fix))
     return found
 
 
@@ -145,7 +161,7 @@ def _other_config(name: str, jobs: list[str], there: dict | None, new: dict) -> 
 # -- writing -----------------------------------------------------------------------------------------
 
 
-def _write(pipeline: Pipeline, files: RunFiles, steps: list[Step], dry_run: bool) -> None:
+def _write(pipeline: Pipeline, files: RunFiles, steps: list[Step], scripts: dict[str, str], dry_run: bool) -> None:
     """pipeline.yaml, the profile, and config.yaml and script of every stage that is to be submitted."""
     write_run(pipeline, files.run_dir, [])
     artifacts.atomic_write_json(files.profile, pipeline.cluster.to_dict())
@@ -155,74 +171,86 @@ def _write(pipeline: Pipeline, files: RunFiles, steps: list[Step], dry_run: bool
             if not dry_run and workdir.has_work(stage_dir) and step.note.startswith("anew"):
                 workdir.set_aside(stage_dir)
             workdir.write_early(stage_dir, step.cfg)
-            artifacts.atomic_write_text(files.script(step.name), script.stage_script(files, step.cfg, pipeline.cluster))
+            artifacts.atomic_write_text(files.script(step.name), scripts[step.name])
     artifacts.atomic_write_text(files.script(REPORT), script.report_script(files, pipeline.cluster))
-    _syntax([files.script(step.name) for step in steps if step.action == NEW])
 
 
-def _syntax(scripts: list[Path]) -> None:
-    """bash -n on each: a prologue, for example, comes from the profile as it is."""
-    for path in scripts:
-        told = subprocess.run(["bash", "-n", str(path)], capture_output=True, text=True)
-        if told.returncode:
-            fix = "correct slurm.prologue in the profile"
-            raise UserInputError(Problem("", str(path), f"is no valid bash: {told.stderr.strip()}", fix))
+# -- what can be known before anything is written ----------------------------------------------------
+
+
+def _syntax(scripts: dict[str, str]) -> None:
+    """bash -n: a prologue comes from the profile as it is."""
+    told = subprocess.run(["bash", "-n"], input="\n".join(scripts.values()), capture_output=True, text=True)
+    if told.returncode:
+        fix = "correct slurm.prologue in the profile"
+        raise UserInputError(Problem("", "slurm.prologue", f"is no valid bash: {told.stderr.strip()}", fix))
+
+
+def _try_out(slurm: Slurm, scripts: dict[str, str], echo) -> None:
+    """`sbatch --test-only` once for every different request: a wrong account or too many nodes shows now."""
+    tried = set()
+    for name, text in scripts.items():
+        asks = [line for line in text.splitlines() if line.startswith("#SBATCH")]
+        asks = tuple(line for line in asks if not line.startswith(("#SBATCH --job-name=", "#SBATCH --output=")))
+        if asks not in tried:
+            tried.add(asks)
+            try:
+                told = slurm.test_only(text)
+            except Refused as no:
+                fix = "correct the cluster profile, or resources of the stage; nothing was submitted"
+                raise UserInputError(Problem("", name, f"Slurm would never run its job: {no}", fix)) from no
+            if told:
+                echo(f"note: {name}: Slurm says: {told}; its job waits for them")
 
 
 # -- submitting --------------------------------------------------------------------------------------
 
 
-def _try_out(slurm: Slurm, files: RunFiles, steps: list[Step], echo) -> None:
-    """`sbatch --test-only` once for every different request: a wrong account or too many nodes shows now."""
-    tried = set()
-    for step in steps:
-        if step.action == NEW:
-            path = files.script(step.name)
-            lines = path.read_text().splitlines()
-            asks = tuple(line for line in lines if line.startswith("#SBATCH") and files.folder.name not in line)
-            asks = tuple(line for line in asks if "--job-name" not in line)
-            if asks not in tried:
-                tried.add(asks)
-                try:
-                    slurm.test_only(path)
-                except Refused as no:
-                    fix = "correct the cluster profile, or resources of the stage; nothing was submitted"
-                    raise UserInputError(Problem("", step.name, f"Slurm would never run its job: {no}", fix)) from no
-
-
-def _submit_all(slurm: Slurm, files: RunFiles, steps: list[Step], settings: dict, echo) -> None:
+def _submit_all(slurm: Slurm, files: RunFiles, steps: list[Step], copies: int, echo) -> None:
     by_name, fresh = {step.name: step for step in steps}, []
     for step in steps:
         parents = [by_name[parent] for parent in step.parents]
         if step.action == QUEUED and any(parent.name in fresh for parent in parents):
-            _mend(slurm, files, step, parents)
+            _mend(slurm, files, step, parents, echo)
         if step.action == DONE:
             echo(f"{step.name}: done, skipped")
         elif step.action == QUEUED:
+            _adopt(files, step)
             echo(f"{step.name}: job {step.jobs[-1]} is in the queue already")
         else:
             after = [parent.jobs[-1] for parent in parents if parent.jobs]
             try:
-                _submit(slurm, files, step, after, 1 if settings["requeue"] else settings["clones"])
-            except Refused as no:
-                message = f"{step.name}: sbatch refused: {no}\n    {len(fresh)} stages were submitted before it and stay"
-                raise StageFailed(f"{message}; correct the cause and submit again") from no
+                _submit(slurm, files, step, after, copies)
+            except StageFailed as no:
+                stay = f"{len(fresh)} stages were submitted before it and stay; correct the cause and submit again"
+                raise StageFailed(f"{step.name}: {_sbatch_said(no)}\n    {stay}") from no
             fresh.append(step.name)
             echo(f"{step.name}: job {' '.join(step.jobs)}" + (f", after {' '.join(after)}" if after else ""))
-    if fresh:
-        _submit_report(slurm, files, [step.jobs[-1] for step in steps if step.jobs], echo)
 
 
-def _mend(slurm: Slurm, files: RunFiles, step: Step, parents: list[Step]) -> None:
-    """A job that waits for a parent's old job, which will never succeed, waits for the new one; if it can no more, anew."""
-    after = ":".join(parent.jobs[-1] for parent in parents if parent.jobs)
+def _sbatch_said(no: StageFailed) -> str:
+    return f"sbatch refused: {no}" if isinstance(no, Refused) else str(no)
+
+
+def _mend(slurm: Slurm, files: RunFiles, step: Step, parents: list[Step], echo) -> None:
+    """A job that waits for its parent's old job, which never succeeds, waits for the new one or is submitted anew."""
+    after = [parent.jobs[-1] for parent in parents if parent.jobs]
     try:
         for job in step.jobs:
-            slurm.depend(job, f"afterok:{after}" + (",singleton" if len(step.jobs) > 1 else ""))
-        files.add_event(step.name, "waits", jobs=step.jobs, after=after.split(":"), why="waits for its parents' new jobs")
-    except Refused:
+            slurm.depend(job, f"afterok:{':'.join(after)}" + (",singleton" if len(step.jobs) > 1 else ""))
+        files.add_event(step.name, "waits", jobs=step.jobs, after=after, why="waits for its parents' new jobs")
+        echo(f"{step.name}: job {' '.join(step.jobs)} now waits for {' '.join(after)}")
+    except Refused as no:
         slurm.cancel(step.jobs)
-        step.action, step.jobs = NEW, []
+        echo(f"{step.name}: job {' '.join(step.jobs)} cancelled: it cannot wait for {' '.join(after)} ({no})")
+        step.action, step.jobs, step.old = NEW, [], step.jobs
+
+
+def _adopt(files: RunFiles, step: Step) -> None:
+    """Note jobs that are in the queue although no submission says so: it was killed, or somebody used sbatch."""
+    noted = {job for event in files.events(step.name) if event["event"] == "submitted" for job in event["jobs"]}
+    if not noted.issuperset(step.jobs):
+        _note(files, step, [])
 
 
 def _submit(slurm: Slurm, files: RunFiles, step: Step, after: list[str], copies: int) -> None:
@@ -231,26 +259,37 @@ def _submit(slurm: Slurm, files: RunFiles, step: Step, after: list[str], copies:
     conditions = [f"afterok:{':'.join(after)}"] if after else []
     conditions += ["singleton"] if copies > 1 else []
     options = [f"--dependency={','.join(conditions)}"] if conditions else []
-    jobs = []
     for _ in range(copies):
-        jobs.append(slurm.submit(files.script(step.name), name, tag, options))
-    step.jobs = jobs
+        known = [*step.old, *step.jobs]
+        step.jobs.append(slurm.submit(files.script(step.name), name, tag, options, known))
+    _note(files, step, after)
+
+
+def _note(files: RunFiles, step: Step, after: list[str]) -> None:
     config = artifacts.config_sha256(step.cfg)
-    files.add_event(step.name, "submitted", jobs=jobs, after=after, config_sha256=config, why="waits in the queue")
+    files.add_event(step.name, "submitted", jobs=step.jobs, after=after, config_sha256=config, why="waits in the queue")
 
 
-def _submit_report(slurm: Slurm, files: RunFiles, after: list[str], echo) -> None:
-    """The report is written when all jobs have ended, however they did; a report job that waits is moved behind them."""
+def _submit_report(slurm: Slurm, files: RunFiles, steps: list[Step], queue: list[Job], echo) -> None:
+    """The report is written when all jobs have ended, however they did; one that waits is moved behind them."""
+    after = [step.jobs[-1] for step in steps if step.jobs]
+    if not after:
+        return
     name, tag = job_name(files.run_dir, REPORT), run_tag(files.run_dir)
     dependency = f"afterany:{':'.join(after)}"
-    waiting = [job for job in slurm.jobs(tag) if job.name == name and job.state == "PENDING"]
+    there = {job.id: job.state for job in queue if job.name == name}
+    waiting = [job for job, state in there.items() if state == "PENDING"]
     if waiting:
-        slurm.depend(waiting[0].id, dependency)
-        return
-    job = slurm.submit(files.script(REPORT), name, tag, [f"--dependency={dependency}"])
+        if not any(step.action == NEW for step in steps):
+            return
+        try:
+            slurm.depend(waiting[0], dependency)
+            return
+        except Refused:  # it has just begun
+            pass
+    try:
+        job = slurm.submit(files.script(REPORT), name, tag, [f"--dependency={dependency}"], there)
+    except StageFailed as no:
+        message = f"report: {_sbatch_said(no)}\n    All stages are submitted; submit again for the report"
+        raise StageFailed(message) from no
     echo(f"report: job {job}, when all have ended")
-
-
-def totals(steps: list[Step], cluster: profile.Profile) -> list[dict]:
-    """The plan: a row for every stage that is not done."""
-    return plan.rows([step for step in steps if step.action != DONE], cluster)

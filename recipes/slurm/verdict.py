@@ -10,6 +10,7 @@ terminated cancelled or preempted: what comes next is Slurm's to decide, so the 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,14 +48,16 @@ def judge(found: Findings) -> tuple[str, str]:
         return "terminated", "it was asked to end (cancelled or preempted) and " + (
             "saved" if said == attempt.STOPPED and found.advanced else "keeps what it had saved"
         )
-    if found.time_up or said == attempt.STOPPED:
-        if found.advanced:
-            return "again", "its time was up; it goes on from what it saved"
-        return "failed", "its time was up before it had saved anything: raise resources.time or save more often"
     if found.hung:
         return "again", "its ranks hung and were killed; their stacks are in the logs"
+    # A rank that died makes srun ask the others to leave: only a code of 0 says that all of them left by themselves.
+    time_up = found.time_up or (said == attempt.STOPPED and found.code == 0)
+    if time_up and found.advanced:
+        return "again", "its time was up; it goes on from what it saved"
     if said == attempt.CRASHED:
         return "again", who
+    if time_up:
+        return "failed", "its time was up before it had saved anything: raise resources.time or save more often"
     if said == attempt.DONE:
         return "failed", "the stage ended well but its artifact does not verify: an output or an input has changed"
     return "again", f"the ranks ended with {found.code} and without a word" + (
@@ -63,9 +66,16 @@ def judge(found: Findings) -> tuple[str, str]:
 
 
 def starts_of(events: list[dict], job: str) -> list[dict]:
-    """The events "began" that count for this job: its own, and those of jobs that were submitted together with it."""
+    """The events "began" that count for this job: its own, and those of jobs that were submitted together with it.
+
+    Not those before it failed, since only a person starts it again after that, nor those that Slurm ended early.
+    """
     jobs = _together(events, job)
-    return [event for event in events if event["event"] == "began" and event["job"] in jobs]
+    mine = [event for event in events if event.get("job") in jobs]
+    ends = [event for event in mine if event["event"] == "ended"]
+    failed = max((place for place, event in enumerate(mine) if event.get("result") == "failed"), default=-1)
+    preempted = {event["attempt"] for event in ends if event["result"] == "terminated"}
+    return [event for event in mine[failed + 1 :] if event["event"] == "began" and event["attempt"] not in preempted]
 
 
 def _together(events: list[dict], job: str) -> list[str]:
@@ -91,13 +101,17 @@ def given_up(events: list[dict], job: str) -> str:
 
 
 def progress_mark(stage_dir: Path) -> list:
-    """What the stage has saved: the step of its newest checkpoint, and the files and bytes of its work by rows."""
+    """What the stage has saved: the step of its newest checkpoint, and the files and bytes of its work by rows.
+
+    Prepared training files lie beside that work; they are no progress, every start writes them again.
+    """
     checkpoints, step = stage_dir / "checkpoints", -1
     for path in checkpoints.glob("*step=*"):
         if path.is_dir() and not Path(f"{path}-unfinished").exists():
             text = path.name.split("step=")[1].split("-")[0]
             step = max(step, int(text) if text.isdigit() else -1)
-    saved = [path for path in (stage_dir / "data").rglob("*.jsonl") if path.is_file()] if step < 0 else []
+    files = (stage_dir / "data").rglob("*.jsonl")
+    saved = [path for path in files if "batches" in path.parts or path.name == "replies.jsonl"]
     return [step, len(saved), sum(path.stat().st_size for path in saved)]
 
 
@@ -153,12 +167,16 @@ def silent(reports: list[dict], hosts: Iterable[str]) -> list[str]:
     return [host for host in hosts if host not in heard]
 
 
-def srun_errors(logs: Iterable[Path], most: int = 2) -> str:
-    """The last words of srun and slurmstepd in the jobs' logs, for ranks that died without any of their own."""
-    lines = []
-    for log in logs:
+BEGAN = "== began:"  # the line in a job's log with which a start begins
+
+
+def srun_errors(log: Path, most: int = 2) -> str:
+    """The last words of srun and slurmstepd on this start, for ranks that died without any of their own."""
+    try:
         with open(log, "rb") as source:
             source.seek(max(0, log.stat().st_size - (1 << 14)))
-            text = source.read().decode("utf-8", "replace")
-        lines += [line for line in text.splitlines() if line.startswith(("srun: error:", "slurmstepd: error:"))]
+            text = source.read().decode("utf-8", "replace").rpartition(BEGAN)[2]
+    except OSError:
+        return ""
+    lines = [line for line in text.splitlines() if re.match(r"(srun|slurmstepd\S*): error:", line)]
     return "; ".join(line.partition("error: ")[2] for line in lines[-most:])

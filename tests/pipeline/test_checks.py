@@ -207,6 +207,95 @@ def test_a_violation_is_found(chain, rule, overrides, text):
     ), found
 
 
+# What a cluster profile can get wrong; the fixture `launch` makes the files that are named here.
+PYXIS = ["slurm.container.runtime=pyxis", "slurm.container.image=./image.sqsh", "slurm.python=python"]
+APPTAINER = ["slurm.container.runtime=apptainer", "slurm.container.image=image.sif", "slurm.python=python"]
+LAUNCH = [
+    ("L1", ["slurm.gpus_per_node=8", "stages.sft.resources.devices=16"], "a node has 8 GPUs"),
+    ("L1", ["stages.pairs.resources.nodes=2"], "a pairs stage is one process"),
+    ("L1", ["slurm.gpu_option=gpus"], "use gpus-per-node or gres"),
+    ("L2", ["slurm.time='04:00'"], "'04:00' is no time limit"),
+    ("L2", ["slurm.core.time=60"], "60 is no time limit"),
+    ("L2", ["stages.sft.resources.time=2h"], "'2h' is no time limit"),
+    ("L2", ["slurm.grace=3"], "too few to save"),
+    ("L2", ["stages.sft.resources.time='00:06:00'"], "00:06:00 leaves no time to work"),
+    ("L2", ["stages.sft.exp_manager.max_time_per_run='00:04:00:01'"], "above the job's limit of 04:00:00"),
+    ("L3", ["slurm.container.runtime=docker"], "use one of none, pyxis, apptainer"),
+    ("L3", [*PYXIS, "slurm.container.image=null"], "is not set, but runtime is pyxis"),
+    ("L3", [*PYXIS, "slurm.container.image=lost.sqsh"], "there is no file lost.sqsh"),
+    ("L3", [*PYXIS, "slurm.python=null"], "is not the one in the image"),
+    ("L3", [*PYXIS, "slurm.container.mounts=['/tmp:/tmp:rw']"], "'/tmp:/tmp:rw' is no mount"),
+    ("L3", [*PYXIS, "slurm.container.mounts=[data]"], "'data' is no mount"),
+    ("L3", [*PYXIS, "slurm.container.mounts=['/lost/data:/data']"], "there is no /lost/data"),
+    ("L3", [*APPTAINER, "stages.sft.inputs.train='a,b.jsonl'"], "apptainer splits mounts at ','"),
+    ("L3", [*PYXIS, "stages.sft.inputs.train='a b.jsonl'"], "pyxis splits mounts at ' '"),
+    ("L3", [*PYXIS, "slurm.container.mounts=['/tmp/a b']"], "pyxis splits '/tmp/a b' at the blank"),
+    ("L4", ["slurm.secrets=[lost.env]"], "cannot be read"),
+    ("L4", ["slurm.secrets=[open.env]"], "has mode 644"),
+    ("L4", ["slurm.secrets=[exports.env]"], "exports.env:2 is no NAME=value"),
+    ("L4", ["slurm.environment.WANDB_API_KEY=x"], "WANDB_API_KEY looks like a secret"),
+    ("L4", ["slurm.environment.HUB=hf_abcdefghijklmnopqrst"], "HUB looks like a secret"),
+    ("L4", ["slurm.environment.WANDB='0123456789abcdef0123456789abcdef01234567'"], "WANDB looks like a secret"),
+    ("L4", ["slurm.prologue='export A=hf_abcdefghijklmnopqrst'"], "something in it looks like a secret"),
+    ("L4", ["slurm.environment={a-b: 1}"], "'a-b' cannot be the name"),
+    ("L4", ["slurm.environment.SLURM_NTASKS=1"], "SLURM_NTASKS is set by"),
+    ("L4", ["slurm.environment.PATH=/opt/bin"], "PATH is set by"),
+    ("L4", ["slurm.environment.A=[1]"], "give text or a number"),
+    ("L5", ["slurm.sbatch.output=log"], "the script sets --output itself"),
+    ("L5", ["slurm.sbatch.nodes=4"], "use resources.nodes"),
+    ("L5", ["slurm.sbatch={-C: h100}"], "'-C' is no long option"),
+    ("L6", ["slurm.spare_nodes=-1"], "is -1"),
+    ("L6", ["slurm.hang.step=-1"], "is -1"),
+    ("L6", ["slurm.requeue=false", "slurm.clones=0"], "give 1 or more"),
+    ("L6", ["slurm.cpus_per_task=many"], "is 'many'"),
+    ("L7", [*APPTAINER], "apptainer is not on the PATH"),
+    ("L7", [*PYXIS, "slurm.container.image='nvcr.io#nvidia/nemo:24.12'"], "every node pulls it"),
+    ("L7", ["slurm.container.image=image.sif"], "no runtime uses it"),
+    ("L7", ["slurm.requeue=false", "slurm.clones=1"], "is not started again"),
+    ("L7", ["slurm.spare_nodes=1", "slurm.health.enabled=false"], "nobody looks for bad nodes"),
+    ("L7", ["slurm.secrets=[quoted.env]"], "the quotes are a part of the value"),
+]
+SOUND = [
+    [],
+    [*PYXIS, "slurm.container.mounts=[/tmp, '/tmp:/inside:ro']"],
+    ["slurm.secrets=[sound.env]", "slurm.environment={TOKENIZERS_PARALLELISM: false, NCCL_IB_PKEY: 1}"],
+    ["slurm.gpus_per_node=8", "stages.sft.resources.time='1-00:00:00'", "slurm.sbatch={constraint: h100}"],
+]
+
+
+@pytest.fixture
+def launch(chain, tmp_path, monkeypatch):
+    """`chain` on a cluster, with the files that profiles name; no Slurm and no Apptainer on the PATH."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    secrets = {"open": "A=b\n", "exports": "A=b\nexport B=c\n", "quoted": 'A="b"\n', "sound": "# mine\n\nA=b=\n"}
+    for name, text in secrets.items():
+        (tmp_path / f"{name}.env").write_text(text)
+        (tmp_path / f"{name}.env").chmod(0o644 if name == "open" else 0o600)
+    for name in ("image.sqsh", "image.sif", "a,b.jsonl", "a b.jsonl"):
+        shutil.copy(tmp_path / "chat.jsonl", tmp_path / name)
+    return lambda overrides: check_pipeline(chain("cluster=slurm", *overrides))
+
+
+@pytest.mark.parametrize("rule, overrides, text", LAUNCH, ids=lambda v: v[-1] if isinstance(v, list) and v else None)
+def test_a_violation_of_a_profile_is_found(launch, rule, overrides, text):
+    found = [problem for problem in launch(overrides) if text in problem.message + problem.fix]
+    assert [problem.rule for problem in found] == [rule]  # once, however many stages there are
+
+
+@pytest.mark.parametrize("overrides", SOUND, ids=str)
+def test_a_sound_profile_has_no_findings(launch, overrides):
+    assert launch(overrides) == []
+
+
+def test_a_finding_in_a_profile_says_where_it_was_set_and_no_stage(launch):
+    (problem,) = launch(["slurm.clones=-1"])
+    assert problem.where == "slurm.clones (command line)"
+
+
+def test_without_a_profile_nothing_is_said_about_one(chain):
+    assert check_pipeline(chain("stages.sft.resources.time=2h")) == []
+
+
 # Keys that our bases do not have, because the trainer's files decide them, but that the base of a fork may.
 FORK = [
     ("C6", "exp_manager.monitor", "validation_loss"),
@@ -298,7 +387,7 @@ def test_incomplete_checkpoints_are_refused(chain, tmp_path):
 
 
 def test_every_rule_has_a_violation_here():
-    assert {rule for rule, *_ in WRONG + FORK} == set(RULES)
+    assert {rule for rule, *_ in WRONG + LAUNCH + FORK} == set(RULES)
 
 
 def test_rules_explain_themselves():

@@ -31,10 +31,10 @@ class Cluster:
     def __init__(self, folder: Path, interpreter: Path):
         self.folder, self.interpreter = folder, interpreter
         self.env = {**os.environ, "SLURM_CONF": str(folder / "slurm.conf")}
-        self.home = folder
+        self.home, self.run_name = folder, "chain"
 
-    def begin(self, home: Path) -> None:
-        self.home = home
+    def begin(self, home: Path, run: str = "chain") -> None:
+        self.home, self.run_name = home, run
 
     # -- the command -----------------------------------------------------------------------------------
 
@@ -68,12 +68,12 @@ class Cluster:
 
     @property
     def run_dir(self) -> Path:
-        return self.home / "runs" / "chain"
+        return self.home / "runs" / self.run_name
 
     def status(self) -> dict[str, dict]:
         """stage -> its row of `align status`."""
         told = subprocess.run(
-            [sys.executable, "-m", "recipes.cli", "status", "chain", "--json"], cwd=self.home, text=True,
+            [sys.executable, "-m", "recipes.cli", "status", self.run_name, "--json"], cwd=self.home, text=True,
             capture_output=True, env={**self.env, "PYTHONPATH": str(ROOT)}, timeout=120,
         )  # fmt: skip
         assert told.returncode == 0, told.stderr
@@ -129,7 +129,7 @@ class Cluster:
 
     def queue(self, stage: str | None = None) -> list[str]:
         """Ids of the jobs in the queue, of one stage or of all."""
-        lines = [line.split() for line in self.run("squeue", "-h", "-o", "%F %j").splitlines()]
+        lines = [line.split(maxsplit=1) for line in self.run("squeue", "-h", "-o", "%F %j").splitlines()]
         return sorted({job for job, name in lines if stage is None or name.split(".")[-2] == stage}, key=int)
 
     def job(self, job_id: str) -> dict[str, str]:
@@ -142,6 +142,16 @@ class Cluster:
     def daemon(self, name: str, number: int = signal.SIGKILL) -> None:
         """Signal slurmctld or slurmd-node<n>."""
         os.kill(json.loads((self.folder / "pids.json").read_text())[name], number)
+
+    def restart(self, name: str) -> None:
+        """Start slurmctld or slurmd-node<n> again after `daemon` has killed it."""
+        words = ["slurmctld", "-D"] if name == "slurmctld" else ["slurmd", "-D", "-N", name.removeprefix("slurmd-")]
+        with open(self.folder / f"{name}.out", "a") as out:
+            started = subprocess.Popen([*words, "-f", self.folder / "slurm.conf"], stdout=out, stderr=out, env=self.env,
+                                       cwd=self.folder, start_new_session=True)  # fmt: skip
+        pids = json.loads((self.folder / "pids.json").read_text())
+        (self.folder / "pids.json").write_text(json.dumps({**pids, name: started.pid}))
+        self.wait_for(lambda: self.run("sinfo", "-h", "-t", "idle", check=False), "an idle node")
 
     def clear(self) -> None:
         """Leave nothing behind: no job, no node that is not idle."""

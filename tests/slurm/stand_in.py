@@ -6,11 +6,14 @@ all-reduce, which needs torch.
 
 The toy reads <run>/behaviour.json: {stage: {"steps", "seconds" a step, "save_every", "save_seconds", "faults"}}.
 A fault is {"do", "step", "start", "rank"}: what happens before which step, in which start of the job (any if absent).
+{"nodes": {"node1": "silent" or "faulty"}} is what the check of a node finds, {"all_reduce": {"rank", "start"}} where
+the all-reduce fails.
 Its checkpoint, named as NeMo names them, lists every step that was trained; the last one becomes the artifact.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import runpy
@@ -42,7 +45,7 @@ def main(cfg: dict, stage_dir: Path) -> dict | None:
     if "exp_manager" in cfg:
         attempt.leave_between_steps()
     total = how["steps"]
-    write_line(stage_dir, event="start", total=total, unit="step", resumed_at=len(steps))
+    write_line(stage_dir, event="start", total=total, unit="step", resumed_at=len(steps), **hash_of(how))
     while len(steps) < total:
         step = len(steps)
         for fault in how["faults"]:
@@ -78,6 +81,9 @@ def provoke(fault: dict, step: int) -> None:
         raise UserInputError(Problem("D9", "pairs.jsonl:7", "the reward is missing", "add it"))
     elif do == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
+    elif do == "wait":  # for the test to have done its part, which it says with the file <run>/go
+        while not (Path(sys.argv[1]).parents[1] / "go").exists() and attempt.time_left() > 0:
+            time.sleep(0.05)
     elif do == "full":
         with open("/dev/full", "wb", buffering=0) as device:  # the real ENOSPC
             device.write(b"a checkpoint")
@@ -85,6 +91,12 @@ def provoke(fault: dict, step: int) -> None:
         os._exit(fault["code"])
     else:
         raise ValueError(do)
+
+
+def hash_of(how: dict) -> dict:
+    """The hash of a variable that the behaviour names in "hash_of": shows that it came through, and not what it is."""
+    value = os.environ.get(how.get("hash_of", ""))
+    return {} if value is None else {"hash": hashlib.sha256(os.fsencode(value)).hexdigest()}
 
 
 def newest(folder: Path) -> list:
@@ -121,12 +133,14 @@ def publish(cfg: dict, stage_dir: Path, steps: list) -> None:
 def share_of_array(cfg: dict, stage_dir: Path, how: dict) -> dict | None:
     """One task of an array: its part is a file of its own, and the last task to end joins them."""
     task, folder = int(os.environ["ALIGN_ARRAY_TASK"]), stage_dir / "data" / "batches"
-    for fault in how["faults"]:
+    part = folder / f"{task}.jsonl"
+    for fault in how["faults"] if not part.exists() else ():
         if fault.get("task", task) == task:
             provoke(fault, 0)
     time.sleep(how["seconds"])
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{task}.jsonl").write_text(json.dumps({"task": task}) + "\n")
+    if not part.exists():
+        part.write_text(json.dumps({"task": task, "attempt": os.environ["ALIGN_ATTEMPT"]}) + "\n")
     parts = sorted(folder.glob("*.jsonl"))
     if len(parts) < cfg["array_tasks"]:
         return None
@@ -140,16 +154,42 @@ def write_line(stage_dir: Path, **values) -> None:
             file.write(json.dumps({**values, "time": time.time()}) + "\n")
 
 
+def of_run(folder: Path) -> dict:
+    """behaviour.json of the run whose slurm/health/<attempt> this is."""
+    path = folder.parents[2] / "behaviour.json"
+    return json.loads(path.read_text()) if path.is_file() else {}
+
+
+def check_node() -> None:
+    """The real check, unless this node is to say nothing, or to ask for more space than there is."""
+    how = of_run(Path(sys.argv[1])).get("nodes", {}).get(os.environ["SLURMD_NODENAME"])
+    if how == "silent":
+        sys.exit(1)
+    if how == "faulty":
+        sys.argv += ["--min-free-gb", "1e9"]
+    runpy.run_module("recipes.slurm.node_check", run_name="__main__", alter_sys=True)
+
+
+def all_reduce() -> None:
+    env, folder = os.environ, Path(sys.argv[1])
+    fault, me = of_run(folder).get("all_reduce", {}), int(env["SLURM_PROCID"])
+    start = int(env.get("SLURM_RESTART_COUNT", 0))
+    bad = fault.get("rank") == me and fault.get("start", start) == start
+    why = f"rank {me} on {env['SLURMD_NODENAME']}: the sum is wrong" if bad else ""
+    report = {"rank": me, "node": env["SLURMD_NODENAME"], "ok": not bad, "seconds": 0.0, "why": why}
+    (folder / f"rank{me}.json").write_text(json.dumps(report))
+    sys.exit(bad)
+
+
 def run(module: str) -> None:
     if module.startswith("recipes.stages."):
         from recipes.stages.entry import run_stage
 
         sys.exit(run_stage(main, Path(sys.argv[1])))
     if module == "recipes.engine.all_reduce":
-        env, folder = os.environ, Path(sys.argv[1])
-        report = {"rank": int(env["SLURM_PROCID"]), "node": env["SLURMD_NODENAME"], "ok": True, "seconds": 0.0, "why": ""}
-        (folder / f"rank{report['rank']}.json").write_text(json.dumps(report))
-        sys.exit(0)
+        all_reduce()
+    if module == "recipes.slurm.node_check":
+        return check_node()
     runpy.run_module(module, run_name="__main__", alter_sys=True)
 
 

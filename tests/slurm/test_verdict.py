@@ -76,6 +76,14 @@ def test_progress_is_the_newest_whole_checkpoint(tmp_path):
     assert verdict.progress_mark(tmp_path)[0] == 10
 
 
+def test_prepared_files_are_no_progress_but_answers_are(tmp_path):
+    data = tmp_path / "data"
+    for path in (data / "train.jsonl", data / "batches" / "0f" / "0-0.jsonl", data / "replies.jsonl"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("x\n")
+    assert verdict.progress_mark(tmp_path) == [-1, 2, 4]
+
+
 @pytest.mark.parametrize(("text", "seconds"), [("00:10:00", 600), ("2-12:00:00", 216000), ("100:00:00", 360000)])
 def test_time_limits(text, seconds):
     assert parse_time(text) == seconds

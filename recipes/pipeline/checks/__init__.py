@@ -10,6 +10,7 @@ from recipes.errors import Problem, UserInputError
 from recipes.pipeline.checks import (  # noqa: F401 (a module registers its rules when it is imported)
     choices,
     datasets,
+    launch,
     lengths,
     losses,
     parallel,
@@ -41,7 +42,10 @@ def check_pipeline(pipeline: Pipeline, names: list[str] | None = None) -> list[P
         for rule in RULES.values():
             for problem in rule.problems(subject):
                 found.setdefault((problem.rule, problem.message, problem.fix), []).append(problem.where)
-    return [Problem(rule, _places(where), message, fix) for (rule, message, fix), where in found.items()]
+    return [
+        Problem(rule, _places(list(dict.fromkeys(where))), message, fix)
+        for (rule, message, fix), where in found.items()
+    ]
 
 
 def _places(where: list[str], most: int = 3) -> str:
