@@ -10,6 +10,8 @@ ARGS   ?=
 
 PIP   = $(VENV)/bin/python -m pip --disable-pip-version-check -q install
 ALIGN = $(VENV)/bin/align
+# The tests on Slurm wait more than they work: four at a time, each on a cluster of its own.
+PYTEST = $(VENV)/bin/python -m pytest
 
 .PHONY: demo test lint core engine clean
 
@@ -20,7 +22,8 @@ test: engine $(VENV)/.test
 	sh tests/install_chromium.sh
 	sh tests/install_slurm.sh
 	$(VENV)/bin/python -m ruff check .
-	$(VENV)/bin/python -m pytest $(ARGS)
+	$(if $(ARGS),$(PYTEST) $(ARGS),$(PYTEST) --ignore tests/slurm)
+	$(if $(ARGS),,$(PYTEST) tests/slurm -n 4 --dist worksteal)
 
 lint: $(VENV)/.test
 	$(VENV)/bin/python -m ruff check .

@@ -230,8 +230,7 @@ def verify(args) -> int:
 def _compose(args):
     from recipes.pipeline.config import compose
 
-    cluster = getattr(args, "cluster", None)
-    return compose(args.pipeline, [*args.overrides, *([f"cluster='{cluster}'"] if cluster else [])])
+    return compose(args.pipeline, args.overrides, cluster=getattr(args, "cluster", None))
 
 
 def _stage(pipeline, name: str):

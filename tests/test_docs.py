@@ -30,7 +30,7 @@ CHAIN = "tests/e2e/test_tiny.py::test_every_stage_left_a_manifest_that_verifies"
 REDO = "tests/pipeline/test_runner.py::test_a_changed_key_redoes_the_stage_and_what_depends_on_its_content"
 SERVER = "tests/engine/test_serve.py::test_the_model_cards_client_works"
 SUBMIT = "tests/slurm/test_submit.py::test_a_chain_runs_to_its_report"
-CANCEL = "tests/slurm/test_faults_submitting.py::test_PLACEHOLDER_cancel"
+CANCEL = "tests/slurm/test_faults_submitting.py::test_a_cancelled_chain_is_gone_and_resume_completes_it_as_it_was"
 SYNTHETIC = "tests/e2e/test_synthetic.py::test_there_is_a_card_and_the_policy_has_learned_from_the_pairs"
 # Commands that install or train, and what runs them (or the same thing on another pipeline).
 ELSEWHERE = {
@@ -195,6 +195,18 @@ def test_links_and_files_exist(document):
 def test_rule_ids_exist(document):
     named = set(re.findall(r"\b[BCDIKLPS]\d{1,2}\b", document.read_text(encoding="utf-8")))
     assert named <= {*RULES, *DATA_RULES}
+
+
+def test_every_fault_of_a_cluster_has_its_test_and_every_test_its_row():
+    text = (ROOT / "docs/faults.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (\d+) \|.*\| `(test_\w+)` \|$", text, flags=re.MULTILINE)
+    assert [int(number) for number, _ in rows] == list(range(1, len(rows) + 1)) and len(rows) >= 20
+    sources = {path.name: path.read_text(encoding="utf-8") for path in (ROOT / "tests/slurm").glob("test_*.py")}
+    there = {name for source in sources.values() for name in re.findall(r"^def (test_\w+)", source, re.MULTILINE)}
+    faults = {name for file, source in sources.items() if "faults" in file
+              for name in re.findall(r"^def (test_\w+)", source, re.MULTILINE)}  # fmt: skip
+    named = {name for _, name in rows}
+    assert named <= there and faults - named <= {"test_a_dry_run_needs_no_slurm"}
 
 
 def test_the_faults_of_the_engine_are_all_there():

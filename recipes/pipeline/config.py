@@ -91,16 +91,22 @@ class Pipeline:
         }
 
 
-def compose(pipeline: str | Path, override: list[str] = (), *, configs: Path = CONFIGS) -> Pipeline:
-    """Load a pipeline by name or path and compose every stage. Raises UserInputError with all problems found."""
+def compose(
+    pipeline: str | Path, override: list[str] = (), *, cluster: str | None = None, configs: Path = CONFIGS
+) -> Pipeline:
+    """Load a pipeline by name or path and compose every stage. Raises UserInputError with all problems found.
+
+    cluster: a profile, by name or path, in place of the one that the pipeline names
+    """
     command_line = overrides.parse(list(override))
     file = rounds.expand(read(document.find(configs / "pipeline", str(pipeline))), command_line)
     settings = document.settings(file, command_line)
-    layers = {key: read(document.find(configs / key, settings[key])) for key in ("model", "cluster") if settings[key]}
-    overlays, cluster = list(layers.values()), layers.get("cluster")
+    settings["cluster"] = cluster or settings["cluster"]
+    files = {key: read(document.find(configs / key, settings[key])) for key in ("model", "cluster") if settings[key]}
+    overlays, profile_file = list(files.values()), files.get("cluster")
     bases = {path.stem: read(path) for path in sorted((configs / "stage").glob("*.yaml"))}
     kinds = document.kinds(file, command_line, bases)
-    problems = document.unused_sections(overlays, cluster, file, command_line, bases)
+    problems = document.unused_sections(overlays, profile_file, file, command_line, bases)
     stages = {}
     for name, kind in kinds.items():
         layers = _layers(name, kind, overlays, file, command_line, bases[kind])
@@ -108,17 +114,17 @@ def compose(pipeline: str | Path, override: list[str] = (), *, configs: Path = C
             stages[name] = StageConfig(name, kind, *build(name, kind, bases[kind], layers, kinds))
         except UserInputError as error:  # go on: all stages report at once
             problems += error.problems
-    profile = _profile(settings["cluster"], cluster, command_line, problems)
+    profile = _profile(settings["cluster"], profile_file, command_line, problems)
     if problems:
         raise UserInputError(problems)
     ordered = graph.order({name: stage.parents for name, stage in stages.items()})
     return Pipeline(settings["name"], settings["seed"], {name: stages[name] for name in ordered}, profile)
 
 
-def _profile(name: str | None, cluster: Layer | None, command_line: Layer, problems: list[Problem]):
+def _profile(name: str | None, file: Layer | None, command_line: Layer, problems: list[Problem]):
     """The cluster profile with what the command line changes in it; None where the pipeline names no cluster."""
     launch = command_line.section(document.LAUNCH)
-    if cluster is None:
+    if file is None:
         if launch.data:
             fix = "name a profile: --cluster NAME (or cluster=NAME)"
             problems.append(Problem("", launch.source, "`slurm.` changes a cluster profile, and there is none", fix))
@@ -126,7 +132,7 @@ def _profile(name: str | None, cluster: Layer | None, command_line: Layer, probl
     from recipes.slurm import profile
 
     try:
-        return profile.compose(name, [cluster.section(document.LAUNCH), launch])
+        return profile.compose(name, [file.section(document.LAUNCH), launch])
     except UserInputError as error:
         problems += error.problems
         return None

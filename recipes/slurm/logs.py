@@ -43,8 +43,10 @@ def _in_queue(files: RunFiles, names: list[str]):
         if time.monotonic() - last[0] > ASK_EVERY:
             try:
                 there = any(job.name in wanted for job in slurm.jobs(run_tag(files.run_dir)))
-            except (Refused, StageFailed):
-                there = True  # a controller that does not answer says nothing about the jobs
+            except Refused:  # no Slurm here: the files are all there is
+                there = False
+            except StageFailed:  # a controller that does not answer says nothing about the jobs
+                there = True
             last[:] = [time.monotonic(), there]
         return last[1]
 

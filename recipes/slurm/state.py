@@ -24,8 +24,8 @@ WORDS = {
 
 
 def is_submitted(run_dir: Path) -> bool:
-    """Was this run submitted to a cluster (and not only run on this machine)?"""
-    return RunFiles(run_dir.absolute()).profile.is_file()
+    """Was anything of this run submitted to a cluster? A dry run alone does not count."""
+    return any(RunFiles(run_dir.absolute()).folder.glob("*.events.jsonl"))
 
 
 def add_jobs(run_dir: Path, rows: list[dict], slurm: Slurm | None = None) -> tuple[list[dict], str]:
@@ -78,10 +78,18 @@ def _from_queue(row: dict, jobs: list[Job], events: list[dict]) -> None:
         row["why"] = last
 
 
+def _last(events: list[dict]) -> dict:
+    """The last event; of an array that of a task which failed, if one has since it was submitted."""
+    since = max((place for place, event in enumerate(events) if event["event"] == "submitted"), default=0)
+    tasks = {event["task"]: event for event in events[since:] if event["event"] == "ended" and "task" in event}
+    failed = [event for event in tasks.values() if event["result"] == "failed"]
+    return failed[-1] if failed else events[-1]
+
+
 def _from_events(row: dict, events: list[dict], asked: bool) -> None:
-    last = events[-1]
+    last = _last(events)
     row["job"] = last.get("job") or (last.get("jobs") or [None])[-1]
-    row["why"] = last["why"]
+    row["why"] = (f"task {last['task']}: " if "task" in last else "") + last["why"]
     cancelled = any(event["event"] == "cancelled" and event["job"] == row["job"] for event in events)
     if last["event"] == "ended":  # a job that is cancelled can still say that it was asked to end
         row["state"] = "cancelled" if cancelled and last["result"] == "terminated" else WORDS[last["result"]]

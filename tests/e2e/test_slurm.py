@@ -1,4 +1,4 @@
-"""Real training on two nodes of a real Slurm: the job script, srun, NeMo-Aligner over gloo; and a restart in the middle."""
+"""Real training on two nodes of a real Slurm: job script, srun, NeMo-Aligner over gloo; and a restart in the middle."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""A stand-in for the interpreter of a job: real Slurm, real job script, real stage entry, and a trainer that only counts.
+"""A stand-in for the interpreter of a job: real Slurm, real job script, real stage entry; a trainer that only counts.
 
 A profile's `slurm.python` is a script that runs this file (see conftest.py). `-m recipes.stages.<kind>` becomes the toy
-below under the real `recipes.stages.entry`: lock, signals, outcome, manifest. Everything else runs as it is, but for the
+below under the real `recipes.stages.entry`: lock, signals, outcome, manifest. Everything else runs as it is, except the
 all-reduce, which needs torch.
 
 The toy reads <run>/behaviour.json: {stage: {"steps", "seconds" a step, "save_every", "save_seconds", "faults"}}.
@@ -65,9 +65,8 @@ def main(cfg: dict, stage_dir: Path) -> dict | None:
 
 def provoke(fault: dict, step: int) -> None:
     """Do what the fault says if this is its step, start and rank."""
-    start = int(os.environ.get("SLURM_RESTART_COUNT", 0))
-    mine = fault.get("step", step) == step and fault.get("start", start) == start and fault.get("rank", rank()) == rank()
-    if not mine:
+    now = {"step": step, "start": int(os.environ.get("SLURM_RESTART_COUNT", 0)), "rank": rank()}
+    if any(fault.get(key, value) != value for key, value in now.items()):
         return
     do = fault["do"]
     if do == "hang":

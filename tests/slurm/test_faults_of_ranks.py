@@ -169,6 +169,8 @@ def test_a_failed_array_task_is_done_again_alone(cluster):
     submit(cluster, {"generate": {"faults": faults}})
     cluster.wait("rpo", "blocked", timeout=120)
     cluster.wait_for(lambda: not cluster.queue("generate"), "the end of the array")
+    row = cluster.status()["generate"]
+    assert row["state"] == "failed" and row["why"].startswith("task 1: ")
     batches = cluster.run_dir / "generate" / "data" / "batches"
     parts = {path.name: json.loads(path.read_text())["attempt"] for path in batches.glob("*")}
     assert set(parts) == {"0.jsonl", "2.jsonl"} and not cluster.starts("rpo")
