@@ -42,14 +42,11 @@ def stage_script(files: RunFiles, cfg: dict, cluster: Profile, place: Place = HE
     health = slurm["health"] if engine else {"enabled": False}
     return _render(
         "stage.sbatch.j2",
-        **_common(files, cfg["stage"], cluster, place, wants),
+        **_common(files, cfg, cluster, place),
         kind=cfg["kind"],
         nodes=wants.nodes,
         ranks_per_node=wants.ranks_per_node,
         gpus_per_node=wants.gpus_per_node,
-        srun=[word_in_array(word) for word in _srun(cluster, wants, _mounts(files, cfg, cluster, place), place)],
-        inside=[word_in_array(word) for word in _inside(cluster, wants, _mounts(files, cfg, cluster, place), place)],
-        control_in_step=slurm["container"]["runtime"] == "pyxis",
         array=wants.array,
         grace=slurm["grace"],
         margin=min(30, slurm["grace"] // 4),
@@ -68,34 +65,31 @@ def stage_script(files: RunFiles, cfg: dict, cluster: Profile, place: Place = HE
 
 def report_script(files: RunFiles, cluster: Profile, place: Place = HERE) -> str:
     """The text of <run>/slurm/report.sbatch: the last job of a run, which writes its report."""
-    cfg = {"kind": "pairs", "resources": {"nodes": 1, "devices": 1, "time": None}, "inputs": {}}  # as a core stage
-    wants = profile.resources(cluster, cfg)
+    like_a_core_stage = {"kind": "pairs", "resources": {"nodes": 1, "devices": 1, "time": None}, "inputs": {}}
+    return _render("report.sbatch.j2", **_common(files, {"stage": REPORT, **like_a_core_stage}, cluster, place))
+
+
+def _common(files: RunFiles, cfg: dict, cluster: Profile, place: Place) -> dict:
+    """What both scripts are rendered with: options of sbatch, and how a process is started."""
+    slurm, wants, stage = cluster.settings, profile.resources(cluster, cfg), cfg["stage"]
     mounts = _mounts(files, cfg, cluster, place)
-    return _render(
-        "report.sbatch.j2",
-        **_common(files, REPORT, cluster, place, wants),
-        srun=[word_in_array(word) for word in _srun(cluster, wants, mounts, place)],
-        inside=[word_in_array(word) for word in _inside(cluster, wants, mounts, place)],
-        control_in_step=cluster.settings["container"]["runtime"] == "pyxis",
-    )
-
-
-def _common(files: RunFiles, stage: str, cluster: Profile, place: Place, wants: Resources) -> dict:
-    slurm = cluster.settings
+    options = _options(files, stage, slurm, wants).items()
     return {
         "stage": stage,
         "run": files.run_dir.name,
         "run_dir": str(files.run_dir),
         "script": str(files.script(stage)),
-        "options": [f"--{name}" if value is True else f"--{name}={quoted(value)}"
-                    for name, value in _options(files, stage, slurm, wants).items()],
+        "options": [f"--{name}" if value is True else f"--{name}={quoted(value)}" for name, value in options],
+        "srun": list(map(word_in_array, _srun(cluster, wants, mounts, place))),
+        "inside": list(map(word_in_array, _inside(cluster, wants, mounts, place))),
+        "control_in_step": slurm["container"]["runtime"] == "pyxis",
         "python": place.python or profile.python(cluster),
         "code": str(place.code),
         "path": place.path(),
         "environment": slurm["environment"],
         "secrets": [os.path.abspath(os.path.expanduser(file)) for file in slurm["secrets"]],
         "prologue": slurm["prologue"],
-    }  # fmt: skip
+    }
 
 
 def _options(files: RunFiles, stage: str, slurm: dict, wants: Resources) -> dict:
@@ -134,7 +128,7 @@ def _mounts(files: RunFiles, cfg: dict, cluster: Profile, place: Place) -> list[
     runtime = cluster.settings["container"]["runtime"]
     if runtime == "none":
         return []
-    stage_dir = files.run_dir / cfg.get("stage", REPORT)
+    stage_dir = files.run_dir / cfg["stage"]
     outside = [p for p in input_paths(stage_dir, cfg).values() if producer_of(stage_dir, p) is None]
     own = list(map(str, [place.code, files.run_dir, *outside]))
     for path in own:

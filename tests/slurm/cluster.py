@@ -57,7 +57,7 @@ class Cluster:
         assert "Traceback" not in said, said
         return said
 
-    def submit(self, *words, behaviour: dict | None = None, until="base", profile: Path | None = None, **options) -> str:
+    def submit(self, *words, behaviour: dict | None = None, until="base", profile=None, **options) -> str:
         """Submit the chain up to a stage; returns what the command printed. behaviour: see stand_in.py."""
         self.behave(behaviour or {})
         return self.align("submit", CHAIN, "--cluster", profile or self.profile(), "--until", until, *words, **options)

@@ -177,7 +177,7 @@ def test_a_submission_that_was_killed_is_completed_by_the_next_one(cluster):
     assert shell.returncode == -signal.SIGKILL, said
     before = cluster.queue()
     assert len(before) == 2
-    cluster.submit(until="dpo", behaviour={"world": {"steps": 3}})
+    cluster.submit(until="dpo", behaviour={"world": SLOW})
     one_job_each(cluster, "world", "base", "sft", "dpo", "report")
     assert cluster.queue()[:2] == before
     assert [event["jobs"] for event in cluster.events("base") if event["event"] == "submitted"] == [[before[1]]]
@@ -235,7 +235,7 @@ def test_a_child_that_still_waits_waits_for_the_new_job_of_its_parent(cluster):
     cluster.run("scontrol", "hold", child)
     cluster.align("cancel", "chain", "world")
     assert cluster.queue("base") == [child]
-    said = cluster.submit(until="base")
+    said = cluster.submit(until="base", behaviour={"world": {"seconds": 1}})
     (new,) = cluster.queue("world")
     assert f"job {child} now waits for {new}" in said and new != old
     assert cluster.job(child)["Dependency"].startswith(f"afterok:{new}")
@@ -293,7 +293,7 @@ def test_a_site_that_refuses_a_job_in_the_middle_leaves_what_was_submitted(site)
     assert "dpo: sbatch refused: " in said and "3 stages were submitted before it and stay" in said
     assert "the limit of this site is reached" in said
     rule(site, REFUSES_NOTHING)
-    said = site.submit(until="rpo1", behaviour={})
+    said = site.submit(until="rpo1", behaviour={"world": SLOW})
     assert said.count("is in the queue already") == 3
     one_job_each(site, "world", "base", "sft", "dpo", "generate", "rpo1", "report")
 
