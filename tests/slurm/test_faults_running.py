@@ -173,22 +173,23 @@ def test_a_start_that_ends_while_the_controller_is_away_is_requeued_when_it_is_b
 # -- the script itself -------------------------------------------------------------------------------
 
 
-def script_of(job: str) -> int:
-    """Pid of the batch script of a job."""
-    wanted = f"job{int(job):05d}/slurm_script"
+def script_of(cluster, job: str) -> int:
+    """Pid of the batch script of a job; other clusters on this machine have jobs of the same number."""
+    home, name = str(cluster.folder), f"job{int(job):05d}/slurm_script"
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
-            if path.read_bytes().split(b"\0")[1].decode().endswith(wanted):
+            script = path.read_bytes().split(b"\0")[1].decode()
+            if script.startswith(home) and script.endswith(name):
                 return int(path.parent.name)
         except (OSError, IndexError):
             continue
-    raise AssertionError(f"no process runs {wanted}")
+    raise AssertionError(f"no process runs {name}")
 
 
 def test_a_job_that_was_killed_is_lost_and_submitting_again_goes_on(cluster):
     cluster.submit(behaviour={"base": {"steps": 6, "faults": [WAIT]}})
     job = trained_to(cluster, 3)
-    os.kill(script_of(job), signal.SIGKILL)
+    os.kill(script_of(cluster, job), signal.SIGKILL)
     row = cluster.wait("base", "lost")
     assert row["job"] == job and "Slurm says FAILED" in row["why"] and "exit 0:9" in row["why"]
     go(cluster)

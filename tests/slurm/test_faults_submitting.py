@@ -277,7 +277,7 @@ def test_nodes_that_are_down_for_now_do_not_prevent_a_submission(cluster):
 
 def test_a_config_that_changed_while_its_job_waits_is_refused(cluster):
     cluster.submit(behaviour={"world": SLOW})
-    said = cluster.submit("stages.base.model.seed=7", code=2)
+    said = cluster.submit("stages.base.model.seed=7", behaviour={"world": SLOW}, code=2)
     assert "model.seed (1234 -> 7)" in said and "align cancel" in said
     one_job_each(cluster, "world", "base", "report")
     cluster.align("cancel", "chain")
