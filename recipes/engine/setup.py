@@ -12,6 +12,7 @@ import warnings
 NOISE = (
     "Pre-formatting chat conversation as string",
     "setting number of microbatches to constant",
+    "does not have field.name",  # of megatron's config in NeMo's: a hundred lines a model, each with a default
     "You are running multi-node training without SLURM",  # it is Slurm, under torchrun's names (recipes/attempt.py)
 )
 

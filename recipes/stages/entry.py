@@ -75,9 +75,12 @@ def _run(main: Main, stage_dir: Path, started: float) -> tuple[str, str]:
     except Busy as error:  # ranks on a node that Slurm has lost: started again later, it finds them gone
         print(f"FAILED {error}", file=sys.stderr)
         return attempt.CRASHED, str(error)
-    except (StageFailed, Stopped) as error:
+    except StageFailed as error:
         print(f"FAILED {error}", file=sys.stderr)
-        return attempt.STOPPED if isinstance(error, Stopped) else attempt.FAILED, str(error)
+        return attempt.FAILED, str(error)
+    except Stopped as error:  # in a job as planned, elsewhere the stage is not done
+        print(f"{'STOPPED' if attempt.active() else 'FAILED'} {error}", file=sys.stderr)
+        return attempt.STOPPED, str(error)
     except Exception as error:
         traceback.print_exc()
         return attempt.CRASHED, f"{type(error).__name__}: {error}"

@@ -12,7 +12,6 @@ import pytest
 
 # The first start holds before this step until the test has done its part.
 WAIT = {"do": "wait", "step": 3, "start": 0}
-TWO_NODES = "stages.base.resources.nodes=2"
 
 
 @pytest.fixture(scope="module")
@@ -118,11 +117,13 @@ def test_a_preempted_job_goes_on_from_its_checkpoint(cluster):
 
 
 def test_a_job_whose_node_is_set_down_goes_on(cluster):
-    cluster.submit(TWO_NODES, until="sft", behaviour={"base": {"steps": 6, "faults": [WAIT]}})
-    job = trained_to(cluster, 3)
+    """In the second round of RPO, on two nodes; what was done before stays as it is."""
+    two_nodes = "stages.rpo2.resources.nodes=2"
+    cluster.submit(two_nodes, until="rpo2", behaviour={"rpo2": {"steps": 6, "faults": [WAIT]}})
+    job = trained_to(cluster, 3, "rpo2")
     cluster.node(cluster.job(job)["BatchHost"], "DOWN")
-    goes_on(cluster, job, steps=6)
-    cluster.wait("sft", "done")
+    goes_on(cluster, job, steps=6, stage="rpo2")
+    assert {cluster.starts(stage) for stage in ("world", "base", "sft", "dpo", "rpo1")} == {1}
 
 
 def test_a_job_whose_node_falls_silent_goes_on_elsewhere_and_the_old_start_cannot_disturb_it(fragile):
