@@ -125,6 +125,11 @@ def python(profile: Profile) -> str:
     return profile.settings["python"] or sys.executable
 
 
+def secret_files(profile: Profile) -> list[Path]:
+    """The files of slurm.secrets, by absolute path: jobs start elsewhere."""
+    return [Path(os.path.abspath(os.path.expanduser(str(name)))) for name in profile.settings["secrets"]]
+
+
 def image(profile: Profile) -> str:
     """The container's image: a file by its absolute path, since jobs start elsewhere, or what a registry calls it."""
     name = str(profile.settings["container"]["image"] or "")

@@ -87,7 +87,7 @@ def _common(files: RunFiles, cfg: dict, cluster: Profile, place: Place) -> dict:
         "code": str(place.code),
         "path": place.path(),
         "environment": slurm["environment"],
-        "secrets": [os.path.abspath(os.path.expanduser(file)) for file in slurm["secrets"]],
+        "secrets": profile.secret_files(cluster),
         "prologue": slurm["prologue"],
     }
 

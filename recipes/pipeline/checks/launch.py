@@ -9,7 +9,6 @@ import stat
 import subprocess
 from collections.abc import Iterator
 from functools import lru_cache
-from pathlib import Path
 
 from recipes.errors import Problem
 from recipes.pipeline import references
@@ -304,8 +303,7 @@ def _srun_knows_containers(srun: str | None, conf: str | None) -> bool | None:
 
 @L4
 def secrets_are_kept(stage: Subject, cluster: Profile):
-    for name in cluster.settings["secrets"]:
-        path = Path(os.path.abspath(os.path.expanduser(str(name))))
+    for path in profile.secret_files(cluster):
         try:
             mode, lines = stat.S_IMODE(path.stat().st_mode), path.read_text(encoding="utf-8").splitlines()
         except (OSError, UnicodeDecodeError) as error:
@@ -403,8 +401,7 @@ def restarts_as_meant(stage: Subject, cluster: Profile):
 
 @L7
 def quotes_are_taken_literally(stage: Subject, cluster: Profile) -> Iterator[Finding]:
-    for name in cluster.settings["secrets"]:
-        path = Path(os.path.abspath(os.path.expanduser(str(name))))
+    for path in profile.secret_files(cluster):
         try:
             lines = path.read_text(encoding="utf-8").splitlines()
         except (OSError, UnicodeDecodeError):
