@@ -1,9 +1,10 @@
 """Compose the complete config of every stage of a pipeline.
 
-Later wins: configs/stage/<kind>.yaml (the schema: an unknown key is refused) <- model file <- cluster file <- the
-pipeline's seed <- its `all:` <- its `stages.<name>` <- the command line. `rounds:` makes stages too (rounds.py).
-Model and cluster files have an `all:` section and one section a kind; a cluster's `slurm:` section is its profile. A
-setting under `all:` reaches every kind whose base has the key; if none has, it is refused.
+Later wins: configs/stage/<kind>.yaml (the schema: an unknown key is refused) <- model file <- layout files <- cluster
+file <- the pipeline's seed <- its `all:` <- its `stages.<name>` <- the command line. `rounds:` makes stages too
+(rounds.py), `from:` puts the file over another pipeline (document.load). Model, layout and cluster files have an `all:`
+section and one section a kind; a cluster's `slurm:` section is its profile. A setting under `all:` reaches every kind
+whose base has the key; if none has, it is refused.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from recipes.errors import Problem, UserInputError
-from recipes.pipeline import document, graph, overrides, references, rounds
+from recipes.pipeline import assume, document, graph, overrides, references, rounds
 from recipes.pipeline.layers import Key, Layer, read
 from recipes.pipeline.merge import did_you_mean_path, dotted, leaves
 from recipes.pipeline.stage_config import build, reaching
@@ -71,12 +72,19 @@ class StageConfig:
 
 @dataclass
 class Pipeline:
-    """A composed pipeline; `stages` is in the order of the graph, parents first. cluster: the Slurm profile, if any."""
+    """A composed pipeline; `stages` is in the order of the graph, parents first.
+
+    cluster:      the Slurm profile, if any
+    architecture: the `model` block and `vocab_size` of the pipeline's model as kind `base` would build it (assume.py)
+    assumed:      for some stages {"rows", "tokens"}, what the planner cannot know before the data is there
+    """
 
     name: str
     seed: int
     stages: dict[str, StageConfig]
     cluster: Profile | None = None
+    architecture: dict = field(default_factory=dict)
+    assumed: dict[str, dict] = field(default_factory=dict)
 
     @property
     def parents(self) -> graph.Parents:
@@ -87,6 +95,8 @@ class Pipeline:
         return {
             "name": self.name,
             "seed": self.seed,
+            "architecture": self.architecture,
+            "assume": self.assumed,
             "stages": {name: stage.cfg for name, stage in self.stages.items()},
         }
 
@@ -99,11 +109,11 @@ def compose(
     cluster: a profile, by name or path, in place of the one that the pipeline names
     """
     command_line = overrides.parse(list(override))
-    file = rounds.expand(read(document.find(configs / "pipeline", str(pipeline))), command_line)
+    written = document.load(configs, str(pipeline))
+    file = rounds.expand(written, command_line)
     settings = document.settings(file, command_line)
     settings["cluster"] = cluster or settings["cluster"]
-    files = {key: read(document.find(configs / key, settings[key])) for key in ("model", "cluster") if settings[key]}
-    overlays, profile_file = list(files.values()), files.get("cluster")
+    overlays, profile_file = _overlays(configs, settings)
     bases = {path.stem: read(path) for path in sorted((configs / "stage").glob("*.yaml"))}
     kinds = document.kinds(file, command_line, bases)
     problems = document.unused_sections(overlays, profile_file, file, command_line, bases)
@@ -115,10 +125,23 @@ def compose(
         except UserInputError as error:  # go on: all stages report at once
             problems += error.problems
     profile = _profile(settings["cluster"], profile_file, command_line, problems)
+    assumed = assume.of_stages(written, command_line, kinds, problems)
     if problems:
         raise UserInputError(problems)
     ordered = graph.order({name: stage.parents for name, stage in stages.items()})
-    return Pipeline(settings["name"], settings["seed"], {name: stages[name] for name in ordered}, profile)
+    architecture = assume.architecture(bases.get("base"), overlays, stages)
+    stages = {name: stages[name] for name in ordered}
+    return Pipeline(settings["name"], settings["seed"], stages, profile, architecture, assumed)
+
+
+def _overlays(configs: Path, settings: dict) -> tuple[list[Layer], Layer | None]:
+    """The files between the bases and the pipeline, weakest first, and which of them is the cluster's."""
+    names = [("model", settings["model"]), *(("layout", name) for name in settings["layout"])]
+    overlays = [read(document.find(configs / folder, name)) for folder, name in names if name]
+    if not settings["cluster"]:
+        return overlays, None
+    cluster = read(document.find(configs / "cluster", settings["cluster"]))
+    return [*overlays, cluster], cluster
 
 
 def _profile(name: str | None, file: Layer | None, command_line: Layer, problems: list[Problem]):
@@ -147,7 +170,8 @@ def from_run(run_dir: Path) -> Pipeline:
         parents = list(dict.fromkeys(pair[0] for pair in found if pair))
         history = {key: [(value, layer.where(("stages", name) + key))] for key, value in leaves(cfg)}
         stages[name] = StageConfig(name, cfg["kind"], cfg, parents, history)
-    return Pipeline(layer.data["name"], layer.data["seed"], stages)
+    known = {"architecture": layer.data.get("architecture") or {}, "assumed": layer.data.get("assume") or {}}
+    return Pipeline(layer.data["name"], layer.data["seed"], stages, **known)
 
 
 def _layers(name: str, kind: str, overlays: list[Layer], file: Layer, command_line: Layer, base: Layer) -> list[Layer]:

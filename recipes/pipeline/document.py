@@ -7,10 +7,11 @@ from pathlib import Path
 
 from recipes.errors import Problem, UserInputError
 from recipes.pipeline import graph
-from recipes.pipeline.layers import Layer, shown
+from recipes.pipeline.layers import Layer, read, shown
 from recipes.pipeline.merge import did_you_mean, dotted, knows, leaves, suggestions
 
-PIPELINE_KEYS = ("name", "model", "cluster", "seed", "all", "stages", "rounds")
+PIPELINE_KEYS = ("name", "from", "model", "layout", "cluster", "seed", "all", "stages", "rounds", "assume")
+TAKES = {"seed": "a whole number", "layout": "the name of a layout, or a list of names"}
 LAUNCH = "slurm"  # the section of a cluster profile that is about jobs; on the command line it changes the profile
 DEFAULT_SEED = 1234
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")  # names become folders; "=" would be misread by the trainer (rule C6)
@@ -34,9 +35,26 @@ def find(folder: Path, name: str) -> Path:
     raise UserInputError(Problem("", name, f"there is no {folder.name} of this name", fix))
 
 
+def load(configs: Path, name: str, below: tuple[str, ...] = ()) -> Layer:
+    """A pipeline file, over the one that it is made `from:`. A stage that is null here is one that it leaves out."""
+    file = read(find(configs / "pipeline", name))
+    parent = file.data.get("from")
+    if parent is None:
+        return file
+    if not isinstance(parent, str) or file.source in below:
+        message = "a pipeline cannot be made from itself" if file.source in below else f"`from` is {parent!r}"
+        raise UserInputError(Problem("", file.where(("from",)), message, "name one other pipeline"))
+    base = load(configs, parent, (*below, file.source))
+    base.data.pop("name", None)  # two pipelines of one name would share a run
+    for stage in [name for name, value in file.section("stages").data.items() if value is None]:
+        if base.section("stages").data.pop(stage, ...) is not ...:
+            del file.data["stages"][stage]
+    return file.over(base)
+
+
 def settings(document: Layer, command_line: Layer) -> dict:
-    """name, model, cluster and seed of the pipeline; refuses every other top-level key."""
-    settings = {"name": Path(document.source).stem, "model": None, "cluster": None, "seed": DEFAULT_SEED}
+    """name, model, layouts, cluster and seed of the pipeline; refuses every other top-level key."""
+    settings = {"name": Path(document.source).stem, "model": None, "layout": [], "cluster": None, "seed": DEFAULT_SEED}
     problems = []
     for layer in (document, command_line):
         for key, value in layer.data.items():
@@ -47,11 +65,12 @@ def settings(document: Layer, command_line: Layer) -> dict:
             elif key in settings:
                 settings[key] = value
                 if not _setting_fits(key, value):
-                    takes = "a whole number" if key == "seed" else "a name (letters, digits, - and _)"
+                    takes = TAKES.get(key, "a name (letters, digits, - and _)")
                     problems.append(Problem("", layer.where((key,)), f"`{key}` is {value!r}", f"give {takes}"))
     if problems:
         raise UserInputError(problems)
-    return settings
+    layouts = settings["layout"] or []
+    return settings | {"layout": [layouts] if isinstance(layouts, str) else layouts}
 
 
 def _setting_fits(key: str, value) -> bool:
@@ -59,6 +78,8 @@ def _setting_fits(key: str, value) -> bool:
         return isinstance(value, int) and not isinstance(value, bool)
     if key == "name":
         return isinstance(value, str) and bool(NAME.fullmatch(value))
+    if key == "layout" and isinstance(value, list):
+        return all(isinstance(name, str) for name in value)
     return value is None or isinstance(value, str)
 
 

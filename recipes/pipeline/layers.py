@@ -19,19 +19,17 @@ class Layer:
     """One source of settings: a YAML file, a section of one, or the command line.
 
     data:  the settings as plain Python values
-    lines: line number (1-based) of each key, by path from the top of `data`
+    lines: "file:line" of each key, by path from the top of `data`
     """
 
     source: str
     data: dict
-    lines: dict[Key, int] = field(default_factory=dict)
+    lines: dict[Key, str] = field(default_factory=dict)
 
     def where(self, key: Key = ()) -> str:
         """`file:line` of a key, or of the nearest mapping above it that has a line."""
-        for end in range(len(key), 0, -1):
-            if key[:end] in self.lines:
-                return f"{self.source}:{self.lines[key[:end]]}"
-        return f"{self.source}:{self.lines[()]}" if () in self.lines else self.source
+        found = (self.lines[key[:end]] for end in range(len(key), -1, -1) if key[:end] in self.lines)
+        return next(found, self.source)
 
     def section(self, *key: str) -> Layer:
         """The settings under `key` as a layer of their own; empty where the key is absent or null."""
@@ -47,6 +45,19 @@ class Layer:
                 raise UserInputError(problem)
         size = len(key)
         return Layer(self.source, data, {k[size:]: n for k, n in self.lines.items() if k[:size] == key})
+
+    def over(self, below: Layer) -> Layer:
+        """This layer put over another one: what both set is this one's, and each key keeps the place that set it."""
+        return Layer(self.source, _over(self.data, below.data), {**below.lines, **self.lines})
+
+
+def _over(above: dict, below: dict) -> dict:
+    both = {key: _over(above[key], below[key]) for key in above if _mappings(above[key], below.get(key))}
+    return {**below, **above, **both}
+
+
+def _mappings(one, other) -> bool:
+    return isinstance(one, dict) and isinstance(other, dict)
 
 
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
@@ -77,7 +88,7 @@ def shown(path: Path) -> str:
 def read(path: Path) -> Layer:
     """The mapping in a YAML file. Raises UserInputError on bad syntax, a doubled key or another kind of top level."""
     source = shown(path)
-    lines: dict[Key, int] = {}
+    lines: dict[Key, str] = {}
     loader = None
     try:
         loader = _Loader(Path(path).read_text(encoding="utf-8"))
@@ -100,7 +111,7 @@ def read(path: Path) -> Layer:
     return Layer(source, data, lines)
 
 
-def _plain(loader: _Loader, node: yaml.Node, path: Key, lines: dict[Key, int], source: str):
+def _plain(loader: _Loader, node: yaml.Node, path: Key, lines: dict[Key, str], source: str):
     """The Python value of a YAML node; notes the line of every mapping key below `path`."""
     if isinstance(node, yaml.SequenceNode):
         return [_plain(loader, item, path, {}, source) for item in node.value]
@@ -117,6 +128,6 @@ def _plain(loader: _Loader, node: yaml.Node, path: Key, lines: dict[Key, int], s
             )
         if key in result:
             raise UserInputError(Problem("", where, f"the key `{key}` stands twice here", "keep one of them"))
-        lines[path + (key,)] = key_node.start_mark.line + 1
+        lines[path + (key,)] = where
         result[key] = _plain(loader, value_node, path + (key,), lines, source)
     return result

@@ -14,12 +14,6 @@ from recipes.pipeline.config import CONFIGS, compose
 
 HERE = Path(__file__).parent
 PROFILES = sorted((CONFIGS / "cluster").glob("*.yaml"))
-# The sizes of Nemotron-4-340B: nemo_pyxis_96 splits no smaller model.
-SHAPE = """\
-all: {model: {encoder_seq_length: 4096, micro_batch_size: 1, global_batch_size: 128}}
-base:
-  model: {num_layers: 96, hidden_size: 18432, ffn_hidden_size: 73728, num_attention_heads: 96, num_query_groups: 8}
-"""
 
 
 def left_open(profile: Path) -> list[tuple[int, str]]:
@@ -36,13 +30,6 @@ def command(profile: Path) -> list[str]:
 def filled(profile: Path) -> list[str]:
     """Overrides for what a profile leaves open, from that command."""
     return [word for word in command(profile) if word.startswith("slurm.")]
-
-
-def shape(folder: Path) -> str:
-    """The override that makes a model of Nemotron-4-340B's sizes."""
-    path = folder / "shape.yaml"
-    path.write_text(SHAPE)
-    return f"model='{path}'"
 
 
 @pytest.mark.parametrize("path", [path for path in PROFILES if left_open(path)], ids=lambda path: path.stem)
@@ -71,17 +58,7 @@ def test_the_command_in_its_header_works(path, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("PATH", "/usr/bin:/bin")
     monkeypatch.delenv("SLURM_CONF", raising=False)
     words = [re.sub(r"/shared/nemo\.\w+", str(tmp_path / "image.sqsh"), word) for word in command(path)]
-    if "PIPELINE" in words:
-        words = [str(HERE / "chain.yaml") if word == "PIPELINE" else word for word in words] + [shape(tmp_path)]
+    words = [str(HERE / "chain.yaml") if word == "PIPELINE" else word for word in words]
     code = cli.main([*words, "--dry-run"])
     assert code == 0, capsys.readouterr().err
     assert len(list(tmp_path.glob("runs/*/slurm/*.sbatch"))) > 7
-
-
-def test_340b_trains_on_96_nodes_of_8(tmp_path):
-    (path,) = (path for path in PROFILES if path.stem == "nemo_pyxis_96")
-    pipeline = compose(HERE / "chain.yaml", [f"cluster={path.stem}", shape(tmp_path), *filled(path)])
-    for stage in (pipeline.stages[name] for name in ("base", "sft", "dpo", "rpo1")):
-        model, asked = stage.cfg["model"], stage.cfg["resources"]
-        layout = [model[f"{kind}_model_parallel_size"] for kind in ("tensor", "pipeline")]
-        assert (asked["nodes"], asked["devices"], layout) == (96, 8, [8, 12])
