@@ -42,7 +42,7 @@ def of_stages(document: Layer, command_line: Layer, stages: dict[str, str], prob
             values = layer.section(name)
             wrong = [key for key, value in values.data.items() if key not in KEYS or not _is_count(value)]
             if not names:
-                close = did_you_mean(name, stages)
+                close = did_you_mean(name, {re.sub(r"\d+$", "", stage): 0 for stage in stages})
                 fix = f"did you mean `{close[0]}`?" if close else "name a stage of the pipeline"
                 problems.append(Problem("", layer.where((name,)), f"there is no stage `{name}` to assume of", fix))
             for key in wrong:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from recipes.pipeline.layers import Layer, read, shown
 from recipes.pipeline.merge import did_you_mean, dotted, knows, leaves, suggestions
 
 PIPELINE_KEYS = ("name", "from", "model", "layout", "cluster", "seed", "all", "stages", "rounds", "assume")
+FILES = ("model", "layout", "cluster")  # these name files under configs/, or paths
 TAKES = {"seed": "a whole number", "layout": "the name of a layout, or a list of names"}
 LAUNCH = "slurm"  # the section of a cluster profile that is about jobs; on the command line it changes the profile
 DEFAULT_SEED = 1234
@@ -38,7 +40,9 @@ def find(folder: Path, name: str) -> Path:
 def load(configs: Path, name: str, below: tuple[str, ...] = ()) -> Layer:
     """A pipeline file, over the one that it is made `from:`. A stage that is null here is one that it leaves out."""
     file = read(find(configs / "pipeline", name))
-    parent = file.data.get("from")
+    if unknown := [_unknown_top_level(key, file, file) for key in file.data if key not in PIPELINE_KEYS]:
+        raise UserInputError(unknown)
+    parent = _beside(file, "from", file.data.get("from"))
     if parent is None:
         return file
     if not isinstance(parent, str) or file.source in below:
@@ -52,6 +56,15 @@ def load(configs: Path, name: str, below: tuple[str, ...] = ()) -> Layer:
     return file.over(base)
 
 
+def _beside(layer: Layer, key: str, name):
+    """./ and ../ in a file are relative to that file; on the command line, and without them, to the working directory."""
+    if isinstance(name, list):
+        return [_beside(layer, key, one) for one in name]
+    if not isinstance(name, str) or not name.startswith(("./", "../")) or (key,) not in layer.lines:
+        return name
+    return str(Path(layer.where((key,)).rpartition(":")[0]).parent / name)
+
+
 def settings(document: Layer, command_line: Layer) -> dict:
     """name, model, layouts, cluster and seed of the pipeline; refuses every other top-level key."""
     settings = {"name": Path(document.source).stem, "model": None, "layout": [], "cluster": None, "seed": DEFAULT_SEED}
@@ -63,7 +76,7 @@ def settings(document: Layer, command_line: Layer) -> dict:
             if key not in PIPELINE_KEYS:
                 problems.append(_unknown_top_level(key, document, layer))
             elif key in settings:
-                settings[key] = value
+                settings[key] = _beside(layer, key, value) if key in FILES else value
                 if not _setting_fits(key, value):
                     takes = TAKES.get(key, "a name (letters, digits, - and _)")
                     problems.append(Problem("", layer.where((key,)), f"`{key}` is {value!r}", f"give {takes}"))
@@ -101,9 +114,12 @@ def kinds(document: Layer, command_line: Layer, bases: dict[str, Layer]) -> dict
             problems.append(graph.unknown_stage(name, stages.data, command_line.where(("stages", name))))
     for name in stages.data:
         found[name] = stages.section(name).data.get("kind")
-        message, fix = _stage_trouble(name, found[name], bases)
+        slip = did_you_mean("kind", stages.section(name).data) if found[name] is None else []
+        message, fix = _stage_trouble(name, found[name], bases, stages.data)
+        if slip:
+            message, fix = f"unknown key `stages.{name}.{slip[0]}`", "did you mean `kind`?"
         if message:
-            problems.append(Problem("", stages.where((name, "kind")), message, fix))
+            problems.append(Problem("", stages.where((name, *(slip or ["kind"]))), message, fix))
     if not stages.data:
         problems.append(Problem("", document.source, "the pipeline has no stages", "add at least one below `stages:`"))
     if problems:
@@ -111,14 +127,16 @@ def kinds(document: Layer, command_line: Layer, bases: dict[str, Layer]) -> dict
     return found
 
 
-def _stage_trouble(name: str, kind, bases) -> tuple[str, str]:
+def _stage_trouble(name: str, kind, bases, stages) -> tuple[str, str]:
     """(what is wrong with a stage's name or kind, the fix)."""
     if not NAME.fullmatch(name):
         return f"`{name}` cannot be a folder's name", "use letters, digits, - and _"
     if name in RESERVED:
         return f"`{name}` is another folder of a run", "give the stage another name"
     if kind is None:
-        return f"stage {name} has no kind", f"add `kind:` with one of {', '.join(bases)}"
+        close = did_you_mean(name, [other for other in stages if other != name])
+        others = f", or did you mean stage `{close[0]}`?" if close else ""
+        return f"stage {name} has no kind", f"add `kind:` with one of {', '.join(bases)}{others}"
     if kind not in bases:
         close = did_you_mean(str(kind), bases)
         fix = f"did you mean `{close[0]}`?" if close else f"the kinds are: {', '.join(bases)}"
@@ -138,7 +156,8 @@ def unused_sections(
     for layer in (part.section("all") for part in [*overlays, document, command_line]):
         for key, _ in leaves(layer.data):
             if not any(knows(base.data, key) for base in bases.values()):
-                close = [option for base in bases.values() for option in suggestions(key, base.data)]
+                options = {option for base in bases.values() for option in suggestions(key, base.data)}
+                close = difflib.get_close_matches(dotted(key), sorted(options), n=1, cutoff=0.0)
                 problems.append(_no_taker(dotted(key), close, layer.where(key)))
     return problems
 

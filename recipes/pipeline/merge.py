@@ -13,7 +13,7 @@ from recipes.pipeline.layers import Key, Layer
 MISSING = "???"  # OmegaConf's mark for "must be set"
 OPEN = (MISSING, [MISSING])  # a value, or one or several
 ANY = "..."  # a key of a base that stands for any name
-_WHOLE = re.compile(r"\$\{([A-Za-z_][\w.]*)\}")  # a value that is one interpolation and nothing else
+WHOLE = re.compile(r"\$\{([A-Za-z_][\w.]*)\}")  # a value that is one interpolation and nothing else
 
 
 class Merge:
@@ -119,7 +119,7 @@ def expected_value(key: Key, schema: dict, hops: int = 8):
             return None
         node = node[part]
     if isinstance(node, str) and "${" in node:
-        target = _WHOLE.fullmatch(node)
+        target = WHOLE.fullmatch(node)
         return expected_value(tuple(target[1].split(".")), schema, hops - 1) if target and hops else None
     return None if node in OPEN or node == {} else node
 

@@ -37,7 +37,7 @@ def expand(document: Layer, command_line: Layer) -> Layer:
             raise _problem(given, (name,), f"there are no rounds `{name}`", f"the pipeline has {list(rounds.data)}")
     stages, lines = dict(document.section("stages").data), dict(document.lines)
     for name in rounds.data:
-        loop = _Loop(name, rounds.section(name), given.section(name))
+        loop = _Loop(name, rounds.section(name), given.section(name), [other for other in rounds.data if other != name])
         for stage, config, source in loop.stages():
             if stage in stages:
                 raise _problem(rounds, source[1:], f"stage {stage} exists already", "give one of them another name")
@@ -55,8 +55,8 @@ def _problem(layer: Layer, key: Key, message: str, fix: str) -> UserInputError:
 class _Loop:
     """The rounds of one name, checked."""
 
-    def __init__(self, name: str, layer: Layer, command_line: Layer):
-        self.name, self.layer = name, layer
+    def __init__(self, name: str, layer: Layer, command_line: Layer, others: list[str]):
+        self.name, self.layer, self.others = name, layer, others
         for part in (layer, command_line):
             for key in part.data:
                 if key not in KEYS:
@@ -80,7 +80,9 @@ class _Loop:
         usable = isinstance(each, list) and each and all(isinstance(entry, dict) for entry in each)
         if not usable or (count is not None and count != len(each)):
             message = f"`rounds.{self.name}` has count {count!r} and each {self.data.get('each')!r}"
-            raise _problem(self.layer, ("count",), message, "give a whole number above 0, or a list of mappings")
+            close = did_you_mean(self.name, self.others)
+            also = f"did you mean rounds `{close[0]}`? If not, " if close else ""
+            raise _problem(self.layer, ("count",), message, f"{also}give a whole number above 0, or a list of mappings")
         return [{**entry, "round": number} for number, entry in enumerate(each, 1)]
 
     def stages(self) -> Iterator[tuple[str, dict, Key]]:

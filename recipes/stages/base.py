@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from data_prep.template import Template
 from recipes.stages import training
 
 
@@ -27,7 +28,8 @@ def _tokenizer(cfg: dict, stage_dir: Path) -> Path:
 
     path = stage_dir / "data" / "tokenizer.model"
     if training.is_first_rank():
-        train_tokenizer(Path(cfg["inputs"]["train"]), path, cfg["tokenizer"]["vocab_size"], cfg["seed"])
+        template = Template.load(cfg["template"])
+        train_tokenizer(Path(cfg["inputs"]["train"]), path, cfg["tokenizer"]["vocab_size"], cfg["seed"], template)
     return path
 
 
