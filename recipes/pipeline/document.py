@@ -53,11 +53,12 @@ def load(configs: Path, name: str, below: tuple[str, ...] = ()) -> Layer:
     for stage in [name for name, value in file.section("stages").data.items() if value is None]:
         if base.section("stages").data.pop(stage, ...) is not ...:
             del file.data["stages"][stage]
+            base.section("assume").data.pop(stage, None)
     return file.over(base)
 
 
 def _beside(layer: Layer, key: str, name):
-    """./ and ../ in a file are relative to that file; on the command line, and without them, to the working directory."""
+    """./ and ../ in a file are relative to that file; every other path is relative to the working directory."""
     if isinstance(name, list):
         return [_beside(layer, key, one) for one in name]
     if not isinstance(name, str) or not name.startswith(("./", "../")) or (key,) not in layer.lines:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from recipes.errors import UserInputError
-from recipes.pipeline import layers
+from recipes.pipeline import document, layers
 from recipes.pipeline.artifacts import config_text
 from recipes.pipeline.config import CONFIGS, compose, from_run
 from recipes.pipeline.merge import leaves
@@ -362,12 +362,13 @@ def test_every_kind_has_a_base_with_the_common_keys(kind):
 
 @pytest.mark.parametrize("path", sorted((CONFIGS / "pipeline").glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_pipeline_composes(path):
-    open_inputs = [f"{'.'.join(key)}=x" for key, value in leaves(layers.read(path).data) if value == "???"]
+    written = document.load(CONFIGS, path.stem).data
+    open_inputs = [f"{'.'.join(key)}=x" for key, value in leaves(written) if value == "???"]
     pipeline = compose(path.stem, open_inputs)
     assert pipeline.name == path.stem
 
 
-@pytest.mark.parametrize("folder", ["model", "cluster"])
+@pytest.mark.parametrize("folder", ["model", "layout", "cluster"])
 def test_every_overlay_fits_the_bases(folder, tmp_path):
     for overlay in (CONFIGS / folder).glob("*.yaml"):
         for kind in KINDS:

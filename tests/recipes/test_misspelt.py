@@ -17,6 +17,7 @@ from recipes.pipeline.merge import leaves
 
 KINDS = [path.stem for path in (CONFIGS / "stage").glob("*.yaml")]
 FILES = [path for folder in ("pipeline", "model", "layout", "cluster") for path in sorted((CONFIGS / folder).glob("*"))]
+SIZES = ("num_layers", "hidden_size", "ffn_hidden_size", "num_attention_heads", "num_query_groups")
 # Names that a file gives itself: of its stages and rounds, of the sources of a data set, of variables of a job.
 OWN_NAMES = (("stages",), ("rounds",), ("rounds", "*", "stages"), ("stages", "*", "sources"))
 
@@ -69,8 +70,7 @@ def compose_with(path: Path, folder: Path, written: dict) -> None:
         for name, value in read(CONFIGS / "stage" / f"{kind}.yaml").data["inputs"].items()
         if value in ("???", ["???"])
     }
-    sizes = [f"stages.s{n}.model.{k}=8" for n, kind in enumerate(kinds) if kind == "base"
-             for k in ("num_layers", "hidden_size", "ffn_hidden_size", "num_attention_heads", "num_query_groups")]  # fmt: skip
+    sizes = [f"stages.s{n}.model.{key}=8" for n, kind in enumerate(kinds) if kind == "base" for key in SIZES]
     folder_of = {"model": "model", "layout": "layout", "cluster": "cluster"}[path.parent.name]
     compose(folder / "using.yaml", [f"{folder_of}='{path}'", *sorted(inputs), *sizes, *filled(written)])
 

@@ -51,7 +51,8 @@ def scripts(case: str, folder: Path) -> dict[str, str]:
     else:
         chosen = [f"cluster={case}", *filled(next(path for path in PROFILES if path.stem == case))]
     large = case == "nemo_pyxis_96"
-    sizes = ["layout=[gpu,nemotron4_340b_768]"] if large else [f"stages.sft.resources.{k}=2" for k in ("nodes", "devices")]
+    sizes = ["stages.sft.resources.nodes=2", "stages.sft.resources.devices=2"]
+    sizes = ["layout=[gpu,nemotron4_340b_768]"] if large else sizes
     pipeline = compose(HERE / "chain.yaml", [*chosen, *sizes, "stages.sft.resources.time='08:00:00'"])
     python = None if pipeline.cluster.settings["python"] else "/shared/venv/bin/python"
     place = Place(code=Path("/shared/nemotron-align"), python=python, slurm_bin="/usr/bin")
