@@ -9,10 +9,10 @@ import argparse
 import sys
 from pathlib import Path
 
-from recipes import __version__, commands, data_commands
+from recipes import __version__, commands, data_commands, plan_commands
 from recipes.errors import EXIT_DONE, EXIT_FAILED, EXIT_INPUT, StageFailed, UserInputError
 
-PIPELINE_HELP = "a name under configs/pipeline, or the path of a YAML file"
+PIPELINE_HELP = "a name under configs/pipeline, the path of a YAML file, or the directory of a run, to run it again"
 OVERRIDES_HELP = "settings in Hydra's grammar, for example stages.dpo.model.optim.lr=1e-7"
 
 
@@ -100,7 +100,7 @@ def _about_data(add) -> None:
 
 
 def _about_pipelines(add) -> None:
-    """ls, show, explain, check, run and submit: they take a pipeline and overrides."""
+    """ls, show, explain, check, plan, run and submit: they take a pipeline and overrides."""
     pipeline = _shared("pipeline", metavar="PIPELINE", help=PIPELINE_HELP)
     cluster = _shared("--cluster", metavar="PROFILE", help="a name under configs/cluster, or the path of a YAML file")
     overrides = {"nargs": "*", "metavar": "KEY=VALUE", "help": OVERRIDES_HELP}
@@ -115,10 +115,23 @@ def _about_pipelines(add) -> None:
     )
     explain.add_argument("key", metavar="KEY", help="for example dpo.model.optim.lr, or dpo.model for all below it")
     explain.add_argument("overrides", **overrides)
-    check = add(commands.check, "find what is wrong with a pipeline before anything runs", cluster, _json())
+    text = "find what is wrong with a pipeline before anything runs"
+    check = add(commands.check, text, cluster, _json(), _runs_dir())
     check.add_argument("pipeline", nargs="?", metavar="PIPELINE", help=PIPELINE_HELP)
     check.add_argument("--explain", metavar="RULE", help="say what a rule is about, for example C2")
+    text = "show every setting of the checkpoints from outside, the stage's own, and which of the two holds"
+    check.add_argument("--inherited", action="store_true", help=text)
+    check.add_argument("--run", metavar="NAME", help="say as well what would become of the work in this run")
     check.add_argument("overrides", **overrides)
+    text = "what a pipeline takes before it is submitted: memory, time, disk; and layouts that would fit"
+    plan = add(plan_commands.plan, text, pipeline, cluster, _json())
+    plan.add_argument("--stage", dest="stages", action="append", default=[], metavar="STAGE", help="only this stage")
+    plan.add_argument("--gpu", metavar="NAME", help="for stages that name no GPU, for example H100")
+    plan.add_argument("--gpus", type=_positive, metavar="N", help="look for the fastest layout on so many of them")
+    plan.add_argument("--write", type=Path, metavar="FILE", help="write that layout; a pipeline's `layout:` takes it")
+    plan.add_argument("--efficiency", type=_share, default=0.4, metavar="X", help="of the bf16 peak, default 0.4")
+    plan.add_argument("--disk-rate", type=float, default=10.0, metavar="GB/S", help="of all ranks, default 10")
+    plan.add_argument("overrides", **overrides)
     run = add(commands.run, "run a pipeline on this machine", pipeline, _runs_dir(), _jobs(), *_selection())
     run.add_argument("--fresh", action="store_true", help="begin the selected stages anew although they are done")
     run.add_argument("overrides", **overrides)
@@ -126,6 +139,11 @@ def _about_pipelines(add) -> None:
     submit = add(commands.submit, text, pipeline, cluster, _runs_dir(), _json(), *_selection())
     submit.add_argument("--dry-run", action="store_true", help="write the scripts, show the plan, submit nothing")
     submit.add_argument("overrides", **overrides)
+    new = add(commands.new, "make a pipeline of your own from one of these, in a folder with only what differs")
+    new.add_argument("name", metavar="NAME", help="of the pipeline and of its folder")
+    new.add_argument("--from", dest="recipe", metavar="PIPELINE", required=True, help=PIPELINE_HELP)
+    text = "a Hugging Face folder or a NeMo directory that it begins with"
+    new.add_argument("--checkpoint", type=Path, metavar="DIR", help=text)
 
 
 def _selection() -> list[argparse.ArgumentParser]:
@@ -141,7 +159,7 @@ def _selection() -> list[argparse.ArgumentParser]:
 
 
 def _about_runs(add) -> None:
-    """resume, cancel, status, logs, report and verify: they take a run."""
+    """resume, cancel, status, logs, report, verify and diff: they take a run."""
     run = _shared("run", metavar="RUN", help="the name of a run, or its directory")
     text = "go on with a run that stopped, with the configs it was started with, where it was started"
     resume = add(commands.resume, text, run, _runs_dir(), _jobs())
@@ -153,7 +171,10 @@ def _about_runs(add) -> None:
     logs.add_argument("stage", nargs="?", metavar="STAGE")
     logs.add_argument("-f", "--follow", action="store_true", help="go on while the run is at work")
     add(commands.report, "write the report of a run", run, _runs_dir())
-    add(commands.verify, "compare a run's files with its manifests", run, _runs_dir(), _json())
+    add(commands.verify, "compare every file of a run with what was recorded of it", run, _runs_dir(), _json())
+    two = add(commands.diff, "name the first stage in which two runs differ, and why", _runs_dir(), _json())
+    for name in ("a", "b"):
+        two.add_argument(name, metavar=name.upper(), help="the name of a run, or its directory")
 
 
 def _shared(*names: str, **options) -> argparse.ArgumentParser:
@@ -183,6 +204,16 @@ def _positive(text: str) -> int:
     if not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
     return int(text)
+
+
+def _share(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not above 0 and at most 1")
+    return value
 
 
 if __name__ == "__main__":

@@ -13,13 +13,15 @@ from recipes.printing import cell, first_sentence, print_problems, print_rows
 
 
 def ls(args) -> int:
+    from recipes.pipeline import document, rounds
     from recipes.pipeline.config import CONFIGS
-    from recipes.pipeline.layers import read
+    from recipes.pipeline.layers import Layer
 
     rows = []
     for path in sorted((CONFIGS / "pipeline").glob("*.yaml")):
         summary = first_sentence(path, 200 if args.json else 90)
-        rows.append({"pipeline": path.stem, "stages": len(read(path).section("stages").data), "summary": summary})
+        stages = rounds.expand(document.load(CONFIGS, path.stem), Layer("", {})).section("stages").data
+        rows.append({"pipeline": path.stem, "stages": len(stages), "summary": summary})
     print_rows(rows, ("pipeline", "stages", "summary"), args.json)
     return EXIT_DONE
 
@@ -50,9 +52,12 @@ def show(args) -> int:
 
 
 def explain(args) -> int:
+    from recipes.pipeline.readers import readers
+
     pipeline = _compose(args)
     name, _, key = args.key.removeprefix("stages.").partition(".")
-    entries = _stage(pipeline, name).explain(key)
+    stage = _stage(pipeline, name)
+    entries = [{**entry, "read_by": readers(stage.kind, entry["key"])} for entry in stage.explain(key)]
     if args.json:
         print(json.dumps(entries, indent=1, ensure_ascii=False))
         return EXIT_DONE
@@ -62,11 +67,12 @@ def explain(args) -> int:
         print(f"    {last['where']}  {cell(last['value'])}")
         for step in reversed(older):
             print(f"    {step['where']}  {cell(step['value'])}  (overridden)")
+        print(f"    read by: {', '.join(entry['read_by']) or 'nothing that is known'}")
     return EXIT_DONE
 
 
 def check(args) -> int:
-    from recipes.pipeline.checks import RULES, check_data, check_pipeline, describe, failures
+    from recipes.pipeline.checks import RULES, check_data, check_pipeline, describe, failures, resume_plan
 
     if args.explain:
         print(describe(args.explain))
@@ -82,15 +88,40 @@ def check(args) -> int:
             raise
         print_problems(error.problems, True)
         return EXIT_INPUT
-    problems = check_pipeline(pipeline) + check_data(pipeline)
+    if args.inherited:
+        return _inherited(pipeline, args.json)
+    run_dir = _find_run(args.run, args.runs_dir) if args.run else None
+    problems = check_pipeline(pipeline, run_dir=run_dir)
+    problems += check_data(pipeline) + _other_inputs(args, list(pipeline.stages))
     print_problems(problems, args.json)
     wrong = failures(problems)
+    if run_dir and not args.json:
+        print_rows(resume_plan(pipeline, run_dir), ("stage", "action", "why"), False)
     if not args.json:
         print(
             f"{len(pipeline.stages)} stages, {len(RULES)} rules: "
             f"{len(wrong)} problems, {len(problems) - len(wrong)} warnings"
         )
     return EXIT_INPUT if wrong else EXIT_DONE
+
+
+def _inherited(pipeline, as_json: bool) -> int:
+    """Every key of the checkpoints from outside, the stage's own value, and which of the two holds."""
+    from recipes.pipeline.checks import inherited_rows
+
+    rows = inherited_rows(pipeline)
+    print_rows(rows, ("stage", "input", "key", "checkpoint", "here", "holds"), as_json)
+    if not rows:
+        print("no stage starts from a checkpoint outside the pipeline that can be read", file=sys.stderr)
+    return EXIT_DONE
+
+
+def new(args) -> int:
+    from recipes import fork
+
+    for path in fork.create(args.name, args.recipe, args.checkpoint, Path(args.name)):
+        print(path)
+    return EXIT_DONE
 
 
 # -- about runs --------------------------------------------------------------------------------------
@@ -101,7 +132,9 @@ def run(args) -> int:
 
     pipeline = _compose(args)
     selection = graph.select(pipeline.parents, start=args.start, until=args.until, only=args.only)
-    return _run(pipeline, args.runs_dir / (args.run or pipeline.name), selection, args.jobs, args.fresh)
+    run_dir = args.runs_dir / (args.run or pipeline.name)
+    _refuse_other_inputs(args, run_dir, selection)
+    return _run(pipeline, run_dir, selection, args.jobs, args.fresh)
 
 
 def submit(args) -> int:
@@ -112,7 +145,9 @@ def submit(args) -> int:
         fix = "add --cluster NAME; `ls configs/cluster` shows the profiles"
         raise UserInputError(Problem("", "align submit", "no cluster profile given", fix))
     selection = graph.select(pipeline.parents, start=args.start, until=args.until, only=args.only)
-    return _submit(pipeline, args.runs_dir / (args.run or pipeline.name), selection, args.dry_run, args.json)
+    run_dir = args.runs_dir / (args.run or pipeline.name)
+    _refuse_other_inputs(args, run_dir, selection)
+    return _submit(pipeline, run_dir, selection, args.dry_run, args.json)
 
 
 def cancel(args) -> int:
@@ -172,7 +207,7 @@ def _refuse_what_fails(pipeline, run_dir: Path, selection: list[str]) -> None:
     """Preflight: raise what must stop a run, print the rest as warnings."""
     from recipes.pipeline.checks import check_pipeline, check_run_dir, failures
 
-    problems = check_run_dir(run_dir) + check_pipeline(pipeline, selection)
+    problems = check_run_dir(run_dir) + check_pipeline(pipeline, selection, run_dir)
     if failures(problems):
         raise UserInputError(failures(problems))
     for problem in problems:
@@ -215,22 +250,69 @@ def report(args) -> int:
 
 
 def verify(args) -> int:
-    from recipes.pipeline.artifacts import verify_run
+    from recipes.pipeline import verify as runs
+    from recipes.pipeline.hashing import reading, size_text
 
-    problems = verify_run(_run_dir(args))
-    print_problems(problems, args.json)
-    if not args.json:
-        print(f"{len(problems)} problems" if problems else "every file is as its manifest says")
+    run_dir, problems = _run_dir(args), []
+    with reading(runs.recorded_bytes(run_dir)) as reader:
+        for problem in runs.problems(run_dir, reader):
+            problems.append(problem)
+            if not args.json:  # at once: terabytes may come after it
+                print(problem, flush=True)
+    if args.json:
+        print_problems(problems, True)
+    found = f"{len(problems)} problems" if problems else "every file is as it was recorded"
+    about = f"{runs.count_text(run_dir)}, {reader.files} files, {size_text(reader.bytes)} read"
+    print(f"{found} ({about})", file=sys.stderr if args.json else sys.stdout)
     return EXIT_FAILED if problems else EXIT_DONE
+
+
+def diff(args) -> int:
+    from recipes.pipeline import diff as runs
+    from recipes.pipeline import diff_text
+
+    a, b = (_find_run(name, args.runs_dir) for name in (args.a, args.b))
+    rows = runs.diff(a, b)
+    print(diff_text.as_json(rows) if args.json else diff_text.text(rows, a, b))
+    return EXIT_DONE if runs.first(rows) is None else EXIT_FAILED
 
 
 # -- helpers -----------------------------------------------------------------------------------------
 
 
 def _compose(args):
+    """The pipeline that PIPELINE names, or the one that the run of this path froze."""
+    from recipes.pipeline import rerun
     from recipes.pipeline.config import compose
 
-    return compose(args.pipeline, args.overrides, cluster=getattr(args, "cluster", None))
+    old, cluster = rerun.run_of(args.pipeline), getattr(args, "cluster", None)
+    if old is not None:
+        return rerun.compose(old, args.overrides, cluster)
+    return compose(args.pipeline, args.overrides, cluster=cluster)
+
+
+def _other_inputs(args, names: list[str]) -> list[Problem]:
+    """Where PIPELINE is a run: its inputs from outside that are not what it was made from. Says what else differs."""
+    from recipes.pipeline import rerun
+    from recipes.pipeline.hashing import reading
+
+    old = rerun.run_of(args.pipeline)
+    if old is None:
+        return []
+    for note in rerun.notes(old):
+        print(f"note: {note}", file=sys.stderr)
+    with reading() as reader:
+        return rerun.other_inputs(old, names, reader)
+
+
+def _refuse_other_inputs(args, run_dir: Path, names: list[str]) -> None:
+    from recipes.pipeline import rerun
+
+    old = rerun.run_of(args.pipeline)
+    if old is not None:
+        rerun.refuse_itself(old, run_dir)
+    if problems := _other_inputs(args, names):
+        raise UserInputError(problems)
 
 
 def _stage(pipeline, name: str):
@@ -251,13 +333,17 @@ def _known_stages(run_dir: Path, names: list[str]) -> None:
 
 
 def _run_dir(args) -> Path:
+    return _find_run(args.run, args.runs_dir)
+
+
+def _find_run(name: str, runs_dir: Path) -> Path:
     """The directory of an existing run, by name or path."""
     from recipes.pipeline.merge import did_you_mean
 
-    for path in (args.runs_dir / args.run, Path(args.run)):
+    for path in (runs_dir / name, Path(name)):
         if (path / "pipeline.yaml").is_file():
             return path
-    known = sorted(path.parent.name for path in args.runs_dir.glob("*/pipeline.yaml"))
-    close = did_you_mean(args.run, known)
-    fix = f"did you mean `{close[0]}`?" if close else f"{args.runs_dir} has: {', '.join(known) or 'no runs'}"
-    raise UserInputError(Problem("", args.run, "there is no such run", fix))
+    known = sorted(path.parent.name for path in runs_dir.glob("*/pipeline.yaml"))
+    close = did_you_mean(name, known)
+    fix = f"did you mean `{close[0]}`?" if close else f"{runs_dir} has: {', '.join(known) or 'no runs'}"
+    raise UserInputError(Problem("", name, "there is no such run", fix))

@@ -1,6 +1,7 @@
 """Artifacts: what stages hand to each other. Everything that other parts of the code need, under one name.
 
-files.py writes, hashing.py hashes, manifests.py says whether a stage is done, verify.py reads it all again.
+files.py writes, hashing.py hashes, manifests.py says whether a stage is done, provenance.py what it was made with,
+verify.py reads it all again.
 """
 
 from recipes.pipeline.files import atomic_write_json, atomic_write_text, canonical_json, config_text, read_config
@@ -9,28 +10,29 @@ from recipes.pipeline.manifests import (
     CONFIG,
     MANIFEST,
     OUTPUTS,
+    PIPELINE,
     config_sha256,
     fingerprint,
-    git_commit,
     identity,
     input_hashes,
     input_paths,
     is_done,
     outputs_present,
-    package_versions,
     producer_of,
     read_manifest,
     read_start,
     record_start,
     write_manifest,
 )
-from recipes.pipeline.verify import verify_run, verify_stage
+from recipes.pipeline.provenance import git_commit, package_versions
+from recipes.pipeline.verify import verify_run
 
 __all__ = [
     "CONFIG",
     "CONTENT_FILE",
     "MANIFEST",
     "OUTPUTS",
+    "PIPELINE",
     "atomic_write_json",
     "atomic_write_text",
     "canonical_json",
@@ -52,7 +54,6 @@ __all__ = [
     "record_start",
     "sha256_file",
     "verify_run",
-    "verify_stage",
     "walk_files",
     "write_manifest",
 ]

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import sys
 import time
 from collections.abc import Iterator
 from datetime import datetime, timezone
@@ -25,17 +24,20 @@ from recipes.pipeline.hashing import (
     tree_hash,
     walk_files,
 )
+from recipes.pipeline.provenance import git_commit, machine, package_versions
+from recipes.pipeline.seals import seal
 
 FORMAT = 1
 MANIFEST, CONFIG, OUTPUTS = "manifest.json", "config.yaml", "outputs"
+PIPELINE = "pipeline.yaml"  # of a run: every stage's frozen config
 STARTED = ".started.json"  # what the unfinished work of a stage is made from
-# Of `resources`: how a stage uses a machine and not what comes out: CPU threads, the time limit of its job.
-MACHINE = ("threads", "time")
-# Versions recorded in every manifest, where installed.
-PACKAGES = (
-    "nemo-aligner", "nemo-toolkit", "megatron-core", "torch", "pytorch-lightning", "transformer-engine",
-    "apex", "flash-attn", "numpy", "sentencepiece", "transformers", "hydra-core", "omegaconf", "PyYAML",
-)  # fmt: skip
+# Of `resources`: how a stage uses a machine and not what comes out: CPU threads, the time limit of its job,
+# the kind of GPU that it is laid out for.
+MACHINE = ("threads", "time", "gpu")
+# What a stage may still write after it is done, or what only its own work needs: not in the manifest.
+PRIVATE = ("logs", "checkpoints", "wandb", "data/cache", "data/index", "data/serve")
+# What is, besides outputs/ and data/, as `records`.
+RECORDED = (CONFIG, "launch.sh", "nemo.yaml", "metrics.jsonl", STARTED)
 
 
 # -- inputs and fingerprints -------------------------------------------------------------------------
@@ -43,10 +45,11 @@ PACKAGES = (
 
 def input_paths(stage_dir: str | Path, cfg: dict) -> dict[str, Path]:
     """Absolute path of every input in use: {"train": ...}, and {"train.0": ..., "train.1": ...} for a list."""
-    return {name: resolve(stage_dir, ref) for name, ref in _input_refs(cfg)}
+    return {name: resolve(stage_dir, ref) for name, ref in input_refs(cfg)}
 
 
-def _input_refs(cfg: dict) -> Iterator[tuple[str, str]]:
+def input_refs(cfg: dict) -> Iterator[tuple[str, str]]:
+    """(name, reference as frozen) of every input in use, under the names of `input_paths`."""
     for name, value in (cfg.get("inputs") or {}).items():
         if isinstance(value, (list, tuple)):
             yield from ((f"{name}.{index}", item) for index, item in enumerate(value) if item is not None)
@@ -105,7 +108,7 @@ def _recorded_hash(path: Path) -> str | None:
 
 def identity(cfg: dict, hashes: dict[str, str]) -> dict:
     """What makes two runs of a stage the same: the config without MACHINE, inputs by content."""
-    same = _without_machine(cfg)
+    same = without_machine(cfg)
     same["inputs"] = {
         name: [hashes.get(f"{name}.{i}") for i in range(len(value))] if isinstance(value, (list, tuple))
         else None if value is None else hashes[name]
@@ -121,10 +124,11 @@ def fingerprint(cfg: dict, hashes: dict[str, str]) -> str:
 
 def config_sha256(cfg: dict) -> str:
     """Hash of the config as written, paths included. MACHINE does not count."""
-    return hashlib.sha256(canonical_json(_without_machine(cfg)).encode()).hexdigest()
+    return hashlib.sha256(canonical_json(without_machine(cfg)).encode()).hexdigest()
 
 
-def _without_machine(cfg: dict) -> dict:
+def without_machine(cfg: dict) -> dict:
+    """The config as a fingerprint sees it: without MACHINE."""
     return {**cfg, "resources": {k: v for k, v in (cfg.get("resources") or {}).items() if k not in MACHINE}}
 
 
@@ -148,19 +152,18 @@ def read_start(stage_dir: str | Path) -> dict | None:
 
 
 def write_manifest(stage_dir: str | Path, cfg: dict, facts: dict, started: float) -> dict:
-    """Hash everything in outputs/ and write manifest.json; returns what was written.
+    """Hash everything in outputs/ and the stage's records and write manifest.json; returns what was written.
 
     cfg: the stage's frozen config. facts: what the stage's main() returned. started: unix seconds.
     """
     stage_dir = Path(os.path.abspath(stage_dir))
-    hashes, paths, refs = input_hashes(stage_dir, cfg), input_paths(stage_dir, cfg), dict(_input_refs(cfg))
+    hashes, paths, refs = input_hashes(stage_dir, cfg), input_paths(stage_dir, cfg), dict(input_refs(cfg))
     inputs = {
         name: {"path": refs[name], "sha256": hashes[name], "producer": producer_of(stage_dir, paths[name])}
         for name in refs
     }
-    outputs_dir, now = stage_dir / OUTPUTS, time.time()
-    names = walk_files(outputs_dir)
-    files = zip(names, hash_files([outputs_dir / name for name in names]), strict=True)
+    now = time.time()
+    outputs = _entries(stage_dir / OUTPUTS, walk_files(stage_dir / OUTPUTS))
     parents = {entry["producer"] for entry in inputs.values() if entry["producer"]}
     manifest = {
         "format": FORMAT,
@@ -169,7 +172,8 @@ def write_manifest(stage_dir: str | Path, cfg: dict, facts: dict, started: float
         "fingerprint": fingerprint(cfg, hashes),
         "config_sha256": config_sha256(cfg),
         "inputs": inputs,
-        "outputs": {n: {"sha256": sha, "bytes": (outputs_dir / n).stat().st_size} for n, sha in files},
+        "outputs": outputs,
+        "records": _entries(stage_dir, record_files(stage_dir)),
         "parents": {
             name: sha256_file(stage_dir.parent / name / MANIFEST)
             for name in sorted(parents)
@@ -178,47 +182,34 @@ def write_manifest(stage_dir: str | Path, cfg: dict, facts: dict, started: float
         "facts": facts or {},
         "versions": package_versions(),
         "commit": git_commit(),
+        "machine": machine(),
         "started": _utc(started),
         "finished": _utc(now),
         "wall_seconds": round(now - started, 3),
     }
+    manifest = seal(manifest)
     atomic_write_json(stage_dir / MANIFEST, manifest)
     return manifest
 
 
+def record_files(stage_dir: Path) -> list[str]:
+    """What a finished stage leaves besides outputs/ and its manifest and does not touch again, relative to its folder.
+
+    Its config and launch script, what the trainer got, the curves that the report shows, and the data that was prepared
+    for it. Not PRIVATE.
+    """
+    data = [f"data/{name}" for name in walk_files(stage_dir / "data")]
+    found = [name for name in RECORDED if (stage_dir / name).is_file()]
+    return found + [name for name in data if not name.startswith(tuple(f"{folder}/" for folder in PRIVATE))]
+
+
+def _entries(folder: Path, names: list[str]) -> dict[str, dict]:
+    hashes = hash_files([folder / name for name in names])
+    return {n: {"sha256": sha, "bytes": (folder / n).stat().st_size} for n, sha in zip(names, hashes, strict=True)}
+
+
 def _utc(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def package_versions() -> dict[str, str]:
-    """Versions of this code, of Python and of those of PACKAGES that are installed."""
-    from importlib.metadata import PackageNotFoundError, version
-
-    import recipes
-
-    versions = {"recipes": recipes.__version__, "python": sys.version.split()[0]}
-    for name in PACKAGES:
-        try:
-            versions[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return versions
-
-
-def git_commit() -> str | None:
-    """The commit this code was checked out at, read from .git without starting git; None if it is not a checkout."""
-    git = Path(__file__).resolve().parents[2] / ".git"
-    try:
-        head = (git / "HEAD").read_text().strip()
-        if not head.startswith("ref: "):
-            return head
-        ref = head[len("ref: ") :]
-        if (git / ref).is_file():
-            return (git / ref).read_text().strip()
-        packed = (git / "packed-refs").read_text().splitlines()
-        return next((line.split()[0] for line in packed if line.endswith(f" {ref}")), None)
-    except OSError:
-        return None
 
 
 def read_manifest(stage_dir: str | Path) -> dict | None:

@@ -16,6 +16,7 @@ from recipes.errors import EXIT_DONE, EXIT_FAILED, EXIT_INPUT, Problem
 from recipes.pipeline import artifacts, display, workdir
 from recipes.pipeline.locks import DirLock, Locked
 from recipes.pipeline.scheduler import Scheduler
+from recipes.pipeline.seals import seal_text
 from recipes.pipeline.task import ENDED, FAILED, REFUSED, STOPPED, Task
 from recipes.pipeline.timing import Timing
 from recipes.stages import KINDS
@@ -104,7 +105,8 @@ def _notes(pipeline, run_dir: Path, names: list[str]) -> list[str]:
 def write_run(pipeline, run_dir: Path, names: list[str]) -> None:
     """pipeline.yaml, and the config and launch script of the named stages."""
     versions = {"versions": artifacts.package_versions(), "commit": artifacts.git_commit()}
-    artifacts.atomic_write_text(run_dir / "pipeline.yaml", artifacts.config_text({**pipeline.to_dict(), **versions}))
+    text = artifacts.config_text({**pipeline.to_dict(), **versions})
+    artifacts.atomic_write_text(run_dir / artifacts.PIPELINE, seal_text(text))
     for name in names:
         workdir.write_early(run_dir / name, pipeline.stages[name].cfg)
 

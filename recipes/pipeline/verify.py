@@ -1,75 +1,93 @@
-"""Compare what is on disk with what the manifests say: `align verify`."""
+"""Compare what is on disk with what the run recorded: `align verify`. Every file is read again.
+
+Covered, byte by byte: pipeline.yaml; of every finished stage its manifest, config.yaml, launch.sh, nemo.yaml,
+metrics.jsonl, prepared data (data/) and outputs/; and the inputs from outside, by content. Not covered: what a stage
+may still write or only its own work needs (manifests.PRIVATE: logs, checkpoints, wandb, caches), and of the run the
+lock files, engine.log, timing.json, report/ (`align report` writes it again), slurm/ and .replaced/. A checkpoint from
+outside that brings its own CONTENT_SHA256 is compared by that text, and byte by byte where a run wrote it.
+"""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
-from recipes.errors import Problem
+from recipes.errors import Problem, UserInputError
+from recipes.pipeline import graph, references
 from recipes.pipeline.files import read_config
-from recipes.pipeline.hashing import content_hash, sha256_file, walk_files
-from recipes.pipeline.manifests import CONFIG, MANIFEST, OUTPUTS, config_sha256, read_manifest, resolve
+from recipes.pipeline.hashing import Reader
+from recipes.pipeline.manifests import MANIFEST, PIPELINE, input_refs, read_manifest
+from recipes.pipeline.seals import text_intact
+from recipes.pipeline.verify_stage import DAMAGED, NOT_RECORDED, stage_problems
 
 
-def verify_stage(stage_dir: str | Path) -> list[Problem]:
-    """Read the stage's files again and compare with its manifest. Empty list: all as recorded."""
-    stage_dir = Path(os.path.abspath(stage_dir))
-    manifest = read_manifest(stage_dir)
-    if manifest is None:
-        again = f"run the pipeline again: it redoes {stage_dir.name}"
-        return [Problem("", str(stage_dir / MANIFEST), "missing or not readable", again)]
-    looks = (_verify_outputs, _verify_config, _verify_inputs)
-    return [problem for look in looks for problem in look(stage_dir, manifest)]
+def verify_run(run_dir: str | Path, reader: Reader | None = None) -> list[Problem]:
+    """`problems` as a list. Empty: every file is as it was recorded."""
+    return list(problems(run_dir, reader or Reader()))
 
 
-def _verify_outputs(stage_dir: Path, manifest: dict) -> Iterator[Problem]:
-    redo = f"restore the file, or delete {stage_dir} and run the pipeline again"
-    on_disk = set(walk_files(stage_dir / OUTPUTS))
-    for rel, entry in manifest["outputs"].items():
-        where = str(stage_dir / OUTPUTS / rel)
-        if rel not in on_disk:
-            yield Problem("", where, "is in the manifest but not on disk", redo)
-        elif sha256_file(where) != entry["sha256"]:
-            message = f"was changed after the stage wrote it (SHA-256 is not {entry['sha256'][:12]}...)"
-            yield Problem("", where, message, redo)
-    for rel in sorted(on_disk - set(manifest["outputs"])):
-        where = str(stage_dir / OUTPUTS / rel)
-        yield Problem("", where, "is not in the manifest", "delete it: the stage did not write it")
-
-
-def _verify_config(stage_dir: Path, manifest: dict) -> Iterator[Problem]:
-    path = stage_dir / CONFIG
-    try:
-        if config_sha256(read_config(path)) == manifest["config_sha256"]:
-            return
-        message = "is not the config that the outputs were made with"
-    except (OSError, ValueError) as error:
-        message = f"cannot be read: {error}"
-    yield Problem("", str(path), message, "run the pipeline again: it writes the config and redoes what differs")
-
-
-def _verify_inputs(stage_dir: Path, manifest: dict) -> Iterator[Problem]:
-    redo = "run the pipeline again: the stage is redone if its input's content differs"
-    for parent, recorded in manifest["parents"].items():
-        path = stage_dir.parent / parent / MANIFEST
-        if not path.is_file() or sha256_file(path) != recorded:
-            yield Problem("", str(path), f"is not the manifest that {stage_dir.name} was made from", redo)
-    for name, entry in manifest["inputs"].items():
-        if entry["producer"]:
-            continue  # verified as that stage's output
-        path = resolve(stage_dir, entry["path"])
-        if not path.exists():
-            message = f"input `{name}` of {stage_dir.name} is gone"
-            yield Problem("", str(path), message, "restore it to reproduce the stage")
-        elif content_hash(path) != entry["sha256"]:
-            yield Problem("", str(path), f"input `{name}` of {stage_dir.name} was changed since", redo)
-
-
-def verify_run(run_dir: str | Path) -> list[Problem]:
-    """`verify_stage` for every stage that has a manifest, producers first: the first problem is the cause."""
-    dirs = [path.parent for path in Path(run_dir).glob(f"*/{MANIFEST}")]
+def problems(run_dir: str | Path, reader: Reader) -> Iterator[Problem]:
+    """What differs, producers first, so that the first problem is the cause; what an older run did not record, last."""
+    run_dir, missing = Path(os.path.abspath(run_dir)), []
+    dirs = finished_stages(run_dir)
     if not dirs:
-        return [Problem("", str(run_dir), "no finished stage here", "give the directory of a run (runs/<name>)")]
-    dirs.sort(key=lambda path: ((read_manifest(path) or {}).get("finished", ""), path.name))
-    return [problem for path in dirs for problem in verify_stage(path)]
+        yield Problem("", str(run_dir), "no finished stage here", "give the directory of a run (runs/<name>)")
+        return
+    found, planned = _verify_pipeline(run_dir, reader)
+    of_stages = (stage_problems(stage_dir, planned, reader) for stage_dir in dirs)
+    for problem in chain(found, chain.from_iterable(of_stages)):
+        if problem.message.startswith(NOT_RECORDED):
+            missing.append(problem)
+        else:
+            yield problem
+    yield from missing
+
+
+def finished_stages(run_dir: Path) -> list[Path]:
+    """Folders of the stages that have a manifest: in the order of the graph, what pipeline.yaml lacks by age."""
+    dirs = {path.parent.name: path.parent for path in run_dir.glob(f"*/{MANIFEST}")}
+    by_age = sorted(dirs, key=lambda name: (str((read_manifest(dirs[name]) or {}).get("finished")), name))
+    try:
+        stages = read_config(run_dir / PIPELINE)["stages"]
+        order = graph.order({name: _parents(cfg, stages) for name, cfg in stages.items()})
+    except (*DAMAGED, UserInputError):
+        order = []
+    return [dirs[name] for name in dict.fromkeys([*order, *by_age]) if name in dirs]
+
+
+def _parents(cfg: dict, stages: dict) -> list[str]:
+    pairs = [references.thaw(ref) for _, ref in input_refs(cfg)]
+    return list(dict.fromkeys(pair[0] for pair in pairs if pair and pair[0] in stages))
+
+
+def _verify_pipeline(run_dir: Path, reader: Reader) -> tuple[list[Problem], dict | None]:
+    """What is wrong with pipeline.yaml, and its stages where it is as it was written."""
+    path = run_dir / PIPELINE
+    fix = "restore it, or run the pipeline again: it writes the file"
+    try:
+        whole, stages = text_intact(reader.read_bytes(path)), read_config(path)["stages"]
+    except DAMAGED as error:
+        return [Problem("", str(path), f"cannot be read: {error}", fix)], None
+    if whole is None:
+        return [Problem("", str(path), f"{NOT_RECORDED}: its own hash, by an older version", fix)], stages
+    return ([], stages) if whole else ([Problem("", str(path), "was changed after the run wrote it", fix)], None)
+
+
+def recorded_bytes(run_dir: Path) -> int:
+    """About how much `problems` will read: outputs and records as the manifests have them."""
+    manifests = [read_manifest(path) or {} for path in finished_stages(run_dir)]
+    parts = [part for m in manifests for part in (m.get("outputs"), m.get("records")) if isinstance(part, dict)]
+    sizes = [entry.get("bytes") for part in parts for entry in part.values() if isinstance(entry, dict)]
+    return sum(size for size in sizes if isinstance(size, int))
+
+
+def count_text(run_dir: Path) -> str:
+    """How many stages of the run are done, and so were compared."""
+    done = [path.name for path in finished_stages(run_dir)]
+    try:
+        planned = list(read_config(run_dir / PIPELINE)["stages"])
+    except DAMAGED:
+        planned = done
+    return f"{len(done)} of {len(dict.fromkeys([*planned, *done]))} stages done"
