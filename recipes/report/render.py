@@ -6,7 +6,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from recipes.pipeline.artifacts import atomic_write_text
-from recipes.report import curves, datasets, evaluations, jobs, judges, lineage, published, samples, timing
+from recipes.report import curves, datasets, evaluations, jobs, judges, lineage, memory, published, samples, timing
 from recipes.report.load import DONE, Run, load_run
 from recipes.report.numbers import duration, fmt, percent
 
@@ -66,6 +66,7 @@ def context(run: Run) -> dict:
         "starts": jobs.starts(run),
         "gantt": timing.gantt(run),
         "time_rows": timing.stage_rows(run),
+        "memory": memory.figure(run),
         "versions": timing.versions(run),
         "machine": timing.machine(run),
     }
