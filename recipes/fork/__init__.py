@@ -37,8 +37,12 @@ def create(name: str, recipe: str, checkpoint: Path | None, folder: Path) -> lis
     written = document.load(CONFIGS, recipe)
     model = _model_of(checkpoint) if checkpoint else None
     large = model["model"] if model else files.model_file(written).section("base", "model").data
+    own = _pipeline(name, recipe, written, checkpoint, model is not None)
+    if checkpoint and not _is_hugging_face(checkpoint):
+        for stage in _imports(written):  # left out of the fork already
+            del written.data["stages"][stage]
     texts = {
-        f"{name}.yaml": _pipeline(name, recipe, written, checkpoint, model is not None),
+        f"{name}.yaml": own,
         **({"model.yaml": _model(name, checkpoint, model, files.template(written))} if model else {}),
         "smoke.yaml": smoke.pipeline(name, written),
         "smoke_model.yaml": smoke.model(name, written, large),
@@ -98,7 +102,7 @@ def _seen_from(recipe: str, folder: str) -> str:
 def _started_from(written: Layer, checkpoint: Path) -> dict:
     """Overrides of the stages so that all of them begin with the checkpoint."""
     stages, path = files.stages(written), str(checkpoint.absolute())
-    imports = [name for name, config in stages.items() if files.is_import(config)]
+    imports = _imports(written)
     first = [name for name, config in stages.items() if files.starts(name, config, stages)]
     if not _is_hugging_face(checkpoint):
         return {**{name: None for name in imports}, **{name: {"inputs": {"init": path}} for name in first}}
@@ -107,6 +111,10 @@ def _started_from(written: Layer, checkpoint: Path) -> dict:
         source: {"kind": "from_hf", "inputs": {"checkpoint": path}},
         **{name: {"inputs": {"init": f"{source}/model"}} for name in first},
     }
+
+
+def _imports(written: Layer) -> list[str]:
+    return [name for name, config in files.stages(written).items() if files.is_import(config)]
 
 
 def _is_hugging_face(checkpoint: Path) -> bool:

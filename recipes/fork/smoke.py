@@ -8,6 +8,7 @@ from recipes.pipeline.config import CONFIGS
 from recipes.pipeline.layers import Layer, read
 
 STEPS = 4  # of reward and preference stages in a smoke run
+TIED = "share_embeddings_and_output_weights"  # not kept: a reward model needs an output layer to begin with (K5)
 # Of the stages before them: the policy must learn to end its answers, or there are no pairs to make.
 LEARN = {"base": (150, 4.0e-3), "sft": (100, 2.0e-3)}  # steps, learning rate
 
@@ -107,7 +108,8 @@ def _small(stage: str, config: dict, stages: dict[str, dict]) -> dict | None:
 def model(name: str, written: Layer, large: dict) -> str:
     """A model with the same kinds of parts: a layer or two, four heads, and groups where the large one has groups."""
     known = read(CONFIGS / "stage" / "base.yaml").data["model"]
-    shape = {key: large[key] for key in files.SHAPE if large.get(key) is not None and large[key] != known.get(key)}
+    kept = [key for key in files.SHAPE if key != TIED and large.get(key) is not None]
+    shape = {key: large[key] for key in kept if large[key] != known.get(key)}
     heads = large.get("num_attention_heads")
     grouped = large.get("num_query_groups") not in (None, heads)
     sizes = {"num_layers": 2, "hidden_size": 64, "ffn_hidden_size": 128, "num_attention_heads": 4}
