@@ -206,7 +206,7 @@ def test_links_and_files_exist(document):
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_rule_ids_exist(document):
-    named = set(re.findall(r"\b[BCDIKLPS]\d{1,2}\b", document.read_text(encoding="utf-8")))
+    named = set(re.findall(r"\b[BCDEIKLPS]\d{1,2}\b", document.read_text(encoding="utf-8")))
     assert named <= {*RULES, *DATA_RULES}
 
 

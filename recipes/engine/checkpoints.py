@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import json
+import pickle
 import shutil
+import tarfile
+import tempfile
 from pathlib import Path
 
 from omegaconf import OmegaConf, open_dict
 
 from recipes.errors import Problem, UserInputError
+from recipes.pipeline.checks import external
+from recipes.pipeline.checks.external import TOKENIZER, TOKENIZER_FILES
 from recipes.ranks import rank
 
-WEIGHTS = "model_weights"
+WEIGHTS, SENTENCEPIECE = "model_weights", "tokenizer.model"
+EMBEDDING = "model.embedding.word_embeddings.weight"
+DIVISOR, PARENTS_DIVISOR = "make_vocab_size_divisible_by", "parents_make_vocab_size_divisible_by"
+_unpacked: list[tempfile.TemporaryDirectory] = []
 
 
 def tidy(directory: Path) -> None:
@@ -70,8 +78,7 @@ def publish(model, outputs: Path, facts: dict) -> str:
     barrier()
     digest = ""
     if rank() == 0:
-        # From memory: a parent that was a .nemo tar was unpacked to a directory that is gone by now.
-        (temporary / "tokenizer.model").write_bytes(model.tokenizer.tokenizer.serialized_model_proto())
+        _write_tokenizer(model, temporary)
         OmegaConf.save(_portable_config(model.cfg), temporary / "model_config.yaml")
         digest = content_hash(temporary)
         (temporary / "stage.json").write_text(json.dumps(facts, indent=1, sort_keys=True) + "\n")
@@ -80,6 +87,77 @@ def publish(model, outputs: Path, facts: dict) -> str:
         temporary.rename(target)
     barrier()
     return digest
+
+
+def _write_tokenizer(model, directory: Path) -> None:
+    if model.cfg.tokenizer.library == "huggingface":
+        (directory / TOKENIZER).mkdir()
+        for name in TOKENIZER_FILES:
+            if (file := Path(model.cfg.tokenizer.type) / name).is_file():
+                shutil.copyfile(file, directory / TOKENIZER / name)
+    else:
+        # From memory: a parent that was a .nemo tar was unpacked to a directory that is gone by now.
+        (directory / SENTENCEPIECE).write_bytes(model.tokenizer.tokenizer.serialized_model_proto())
+
+
+def adapt_config(cfg, path: Path) -> None:
+    """What the config of the checkpoint in `path`, merged with ours, needs before its model is built.
+
+    The full path of a Hugging Face tokenizer, since NeMo looks for it relative to nothing; and as many rows of the
+    vocabulary as the checkpoint has: NeMo pads to a multiple that grows with TP, with random rows, which take a part
+    of every probability and can be sampled (Llama 3 at TP 8: 768 rows).
+    """
+    _find_tokenizer(cfg, path)
+    rows, ranks = _vocabulary_rows(path), cfg.tensor_model_parallel_size
+    if rows and rows % ranks == 0:
+        with open_dict(cfg):
+            cfg[PARENTS_DIVISOR] = cfg.get(DIVISOR, 128)
+            cfg[DIVISOR] = rows // ranks
+
+
+def _vocabulary_rows(path: Path) -> int | None:
+    """Rows of the embedding in a torch_dist checkpoint; None where it is another format or a compressed tar."""
+    name = f"{WEIGHTS}/.metadata"
+    if path.is_dir():
+        content = (path / name).read_bytes() if (path / name).is_file() else None
+    else:
+        try:
+            with tarfile.open(path, "r:") as tar:
+                found = next((member for member in tar if member.name.removeprefix("./") == name), None)
+                content = tar.extractfile(found).read() if found else None
+        except tarfile.ReadError:
+            content = None
+    entry = pickle.loads(content).state_dict_metadata.get(EMBEDDING) if content else None
+    return entry.size[0] if entry is not None else None
+
+
+def _find_tokenizer(cfg, path: Path) -> None:
+    """Put the full path of a Hugging Face tokenizer into a loaded model config.
+
+    What is in a .nemo tar is unpacked for the life of the process.
+    """
+    if cfg.tokenizer.library != "huggingface" or Path(str(cfg.tokenizer.type)).is_absolute():
+        return
+    _unpacked.append(tempfile.TemporaryDirectory(prefix="align-tokenizer-"))
+    found = external.checkpoint(path).tokenizer(Path(_unpacked[-1].name))
+    if found is None:
+        raise UserInputError(
+            Problem("K1", str(path), f"names the tokenizer {cfg.tokenizer.type}, which is not in it",
+                    f"put {', '.join(TOKENIZER_FILES)} into {TOKENIZER}/ beside model_config.yaml")
+        )  # fmt: skip
+    cfg.tokenizer.type = str(found.parent.absolute())
+
+
+def export(outputs: Path) -> None:
+    """Write outputs/model.nemo, a tar of the published directory, renamed into place. Every rank calls it."""
+    if rank() == 0:
+        temporary = outputs / ".model.nemo.tmp"
+        with tarfile.open(temporary, "w") as tar:
+            # Small files first: who looks for them need not read past the weights.
+            for part in sorted((outputs / "model").iterdir(), key=lambda part: (part.name == WEIGHTS, part.name)):
+                tar.add(part, part.name)
+        temporary.rename(outputs / "model.nemo")
+    barrier()
 
 
 def barrier() -> None:
@@ -94,10 +172,15 @@ def _portable_config(cfg):
     """The model's config without anything of this machine: no file of the run, tokenizer beside the config."""
     cfg = OmegaConf.create(OmegaConf.to_container(cfg, resolve=True))
     with open_dict(cfg):
-        cfg.tokenizer.model = cfg.tokenizer.tokenizer_model = "nemo:tokenizer.model"
+        if cfg.tokenizer.library == "huggingface":
+            cfg.tokenizer = {"library": "huggingface", "type": TOKENIZER, "use_fast": True}
+        else:
+            cfg.tokenizer.model = cfg.tokenizer.tokenizer_model = f"nemo:{SENTENCEPIECE}"
         tokens = cfg.get("data", {}).get("chat_prompt_tokens")
         cfg.data = {"chat_prompt_tokens": tokens}
-        for key in ("restore_from_path", "pretrained_checkpoint", "target", "nemo_version"):
+        if PARENTS_DIVISOR in cfg:
+            cfg[DIVISOR] = cfg[PARENTS_DIVISOR]
+        for key in ("restore_from_path", "pretrained_checkpoint", "target", "nemo_version", PARENTS_DIVISOR):
             cfg.pop(key, None)
     return cfg
 
@@ -107,9 +190,10 @@ def content_hash(directory: Path) -> str:
 
     Tensors are read one at a time, so memory is bounded by the largest one.
     """
-    total = hashlib.sha256()
-    for name in ("model_config.yaml", "tokenizer.model"):
-        total.update((directory / name).read_bytes())
+    total = hashlib.sha256((directory / "model_config.yaml").read_bytes())
+    single = directory / SENTENCEPIECE
+    for file in [single] if single.is_file() else sorted((directory / TOKENIZER).iterdir()):
+        total.update(file.read_bytes())
     for name, tensor in tensors(directory):
         total.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
         total.update(tensor.contiguous().view(-1).view(_bytes()).numpy())

@@ -53,6 +53,7 @@ def load_reward_model(cfg, trainer, path: Path) -> MegatronGPTRegressionRewardMo
 def _load(model_class, cfg, trainer, path: Path):
     restore_path = checkpoints.source(path)
     merged = load_and_override_model_config(restore_path, nemo_config.inference(cfg).model)
+    checkpoints.adapt_config(merged, path)
     if parallel_state.is_initialized():  # a model before this one has left its batch size behind
         configure_batch_sizes(1, merged.global_batch_size, merged.global_batch_size)
     model = load_from_nemo(model_class, merged, trainer, strict=True, restore_path=restore_path)

@@ -1,7 +1,8 @@
 """From a frozen stage config to the config that NeMo-Aligner reads, with every key set here or in the stage's file.
 
 NeMo-Aligner merges the checkpoint's model config under ours (nemo_aligner/utils/utils.py, v0.7.0), so a key that is not
-set silently comes from whoever trained the parent. Blocks that must never be inherited are cut from the parent first.
+set silently comes from whoever trained the parent. Blocks that must never be inherited are cut from the parent first;
+which keys these are, and which are set here, is in recipes/pipeline/inheritance.py.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from pathlib import Path
 import torch
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-NEVER_INHERITED = ("data", "optim", "peft", "dpo", "regression", "restore_from_path")
+from recipes.pipeline.inheritance import FIXED, FIXED_INFERENCE, NEVER_INHERITED
 
 
 def training(cfg: DictConfig, stage_dir: Path, section: str) -> DictConfig:
@@ -37,18 +38,19 @@ def inference(cfg: DictConfig) -> DictConfig:
         model_parallel = nemo.model.tensor_model_parallel_size * nemo.model.pipeline_model_parallel_size
         nemo.model.micro_batch_size = 1
         nemo.model.global_batch_size = nemo.trainer.devices * nemo.trainer.num_nodes // model_parallel
-        nemo.model.activations_checkpoint_granularity = nemo.model.activations_checkpoint_method = None
-        nemo.model.sequence_parallel = nemo.model.gradient_as_bucket_view = False
+        nemo.model.update(FIXED_INFERENCE)
     return nemo
 
 
-def sentencepiece(model: Path) -> dict:
-    """NeMo's tokenizer block for a SentencePiece model file."""
+def tokenizer(path: Path) -> dict:
+    """NeMo's tokenizer block for a SentencePiece model file or a tokenizer.json with its companions beside it."""
+    if path.suffix == ".json":
+        return {"library": "huggingface", "type": str(path.parent), "use_fast": True}
     return {
         "library": "sentencepiece",
         "type": None,
-        "model": str(model),
-        "tokenizer_model": str(model),
+        "model": str(path),
+        "tokenizer_model": str(path),
         "vocab_file": None,
         "merge_file": None,
         "sentencepiece_legacy": False,
@@ -77,14 +79,7 @@ def _fill_trainer(nemo, limits) -> None:
 
 def _fill_model(model) -> None:
     """Keys with one right value here: megatron-core's model, no pre-training data, no grad scaler surprises."""
-    model.mcore_gpt = True
-    model.pre_process = model.post_process = True
-    model.persist_layer_norm = False
-    model.apply_query_key_layer_scaling = False
-    model.onnx_safe = False
-    model.native_amp_init_scale = 2**32
-    model.native_amp_growth_interval = 1000
-    model.hysteresis = 2
+    model.update(FIXED)
     if "encoder_seq_length" in model:
         model.max_position_embeddings = model.encoder_seq_length
 

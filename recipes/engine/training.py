@@ -32,7 +32,6 @@ from nemo_aligner.utils.train_script_utils import (
     add_custom_checkpoint_callback,
     extract_optimizer_scheduler_from_ptl_model,
     init_distributed,
-    init_peft,
     init_using_ptl,
     resolve_and_create_trainer,
     retrieve_custom_trainer_state_dict,
@@ -41,7 +40,7 @@ from nemo_aligner.utils.utils import load_and_override_model_config, load_from_n
 from omegaconf import DictConfig, OmegaConf
 
 from recipes.attempt import leave_between_steps, time_left
-from recipes.engine import chat_template, checkpoints, compat, guards, nemo_config
+from recipes.engine import chat_template, checkpoints, compat, guards, lora, memory, nemo_config
 from recipes.engine.metrics import JsonlLogger, WandbLogger
 from recipes.engine.sampler import GlobalBatchSampler
 from recipes.errors import Stopped
@@ -82,6 +81,7 @@ def train(cfg: DictConfig, stage_dir: Path, files: Files, template, recipe: Reci
     if cfg.inputs.get("init"):
         nemo.pretrained_checkpoint = {"restore_from_path": checkpoints.source(Path(cfg.inputs.init))}
         nemo.model = load_and_override_model_config(nemo.pretrained_checkpoint.restore_from_path, nemo.model)
+        checkpoints.adapt_config(nemo.model, Path(cfg.inputs.init))
     _keep_readable_copy(nemo, stage_dir)
 
     trainer = resolve_and_create_trainer(nemo, recipe.section)
@@ -100,13 +100,16 @@ def train(cfg: DictConfig, stage_dir: Path, files: Files, template, recipe: Reci
 
     facts = {"steps": algorithm.step, "template_sha256": template.sha256 if template else None}
     facts["compatibility"] = compat.install()  # the parts that this machine needed
-    facts["parameters"] = sum(t.numel() for t in model.parameters()) if nemo_config.one_rank(nemo) else None
+    facts["memory"] = memory.facts(model, algorithm.optimizer)
     if after is not None:
         facts |= after(model, nemo)
     outputs = stage_dir / "outputs"
+    if lora.used(model):
+        facts["lora"] = lora.hand_over(model, outputs)
+    facts["parameters"] = sum(t.numel() for t in model.parameters()) if nemo_config.one_rank(nemo) else None
     facts["model_sha256"] = checkpoints.publish(model, outputs, {"kind": cfg.kind, "stage": cfg.stage, **facts})
     if cfg.export_nemo:
-        model.save_to(str(outputs / "model.nemo"))
+        checkpoints.export(outputs)
     return facts
 
 
@@ -249,7 +252,7 @@ def _load_sft(nemo, trainer):
     model = load_from_nemo(
         GPTSFTModel, nemo.model, trainer, strict=True, restore_path=nemo.pretrained_checkpoint.restore_from_path
     )
-    init_peft(model, nemo.model)
+    lora.add(model, nemo.model)
     return model
 
 
@@ -262,10 +265,10 @@ def _vocabulary(model) -> int:
 
 
 def base(tokenizer: Path) -> Recipe:
-    """Random weights of the configured architecture with the given SentencePiece tokenizer."""
+    """Random weights of the configured architecture with the given tokenizer (a .model or a tokenizer.json)."""
 
     def load(nemo, trainer):
-        nemo.model.tokenizer = nemo_config.sentencepiece(tokenizer)
+        nemo.model.tokenizer = nemo_config.tokenizer(tokenizer)
         return _load_random(nemo, trainer)
 
     return Recipe(
@@ -380,7 +383,7 @@ def _load_preference(nemo, trainer):
         load_base_model_only=False,
         restore_path=nemo.pretrained_checkpoint.restore_from_path,
     )
-    init_peft(model, nemo.model)
+    lora.add(model, nemo.model)
     if nemo.model.peft.peft_scheme == "none":
         half = nemo.model.megatron_amp_O2
         model.ref_policy_state_dict = retrieve_model_state_dict_in_cpu(model, megatron_amp_O2=half)

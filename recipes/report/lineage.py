@@ -16,7 +16,7 @@ HEIGHT, ROW = 44, 78
 FAMILY = {
     "world": "data", "data": "data", "pairs": "data", "base": "policy", "sft": "policy", "preference": "policy",
     "reward": "rm", "generate": "make", "score": "make", "evaluate": "eval",
-    "audit": "eval",
+    "audit": "eval", "from_hf": "policy", "from_nemo2": "policy", "to_hf": "make",
 }  # fmt: skip
 OUTSIDE = "outside:"
 STATES = {DONE: "", WAITING: " waiting", BLOCKED: " waiting", "failed": " failed", "refused": " failed"}

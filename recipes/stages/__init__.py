@@ -18,4 +18,7 @@ KINDS = {
     "judge": "core",
     "audit": "core",
     "serve": "engine",
+    "from_hf": "engine",
+    "to_hf": "engine",
+    "from_nemo2": "engine",
 }

@@ -11,37 +11,24 @@ from data_prep.prepare import Prepared, prepare
 from data_prep.template import Template
 from recipes.errors import Problem, UserInputError
 from recipes.pipeline.artifacts import atomic_write_json
+from recipes.pipeline.checks import external
 from recipes.ranks import attempt, is_first_rank
 
 PREPARED = "prepared.json"
 
 
 def tokenizer_of(checkpoint: Path, stage_dir: Path) -> Path:
-    """The SentencePiece model of a checkpoint directory or .nemo tar (extracted beside the stage's data)."""
-    if checkpoint.is_dir():
-        found = sorted(checkpoint.glob("*.model"))
-    else:
-        found = [_extract_tokenizer(checkpoint, stage_dir / "data")]
-    if not found or found[0] is None:
-        raise UserInputError(
-            Problem("K1", str(checkpoint), "holds no SentencePiece tokenizer (*.model)", "name a complete checkpoint")
-        )
-    return found[0]
-
-
-def _extract_tokenizer(nemo_file: Path, directory: Path) -> Path | None:
-    import tarfile
-
-    if not nemo_file.is_file():
-        raise UserInputError(Problem("K1", str(nemo_file), "does not exist", "name a .nemo file or a NeMo directory"))
-    directory.mkdir(parents=True, exist_ok=True)
-    with tarfile.open(nemo_file) as tar:
-        for member in tar:
-            if member.isfile() and member.name.endswith(".model"):
-                target = directory / "tokenizer.model"
-                target.write_bytes(tar.extractfile(member).read())
-                return target
-    return None
+    """The SentencePiece model or tokenizer.json of a checkpoint; of a .nemo tar, extracted to the stage's data/."""
+    if not checkpoint.exists():
+        raise UserInputError(Problem("K1", str(checkpoint), "does not exist", "name a .nemo file or a NeMo directory"))
+    known = external.checkpoint(checkpoint)
+    if known.problem:
+        raise UserInputError(Problem("K1", str(checkpoint), known.problem, known.fix))
+    found = known.tokenizer(stage_dir / "data")
+    if found is None:
+        message = "holds no tokenizer: neither a SentencePiece model (*.model) nor tokenizer/tokenizer.json"
+        raise UserInputError(Problem("K1", str(checkpoint), message, "name a complete checkpoint"))
+    return found
 
 
 def prepare_both(kind: str, cfg: dict, stage_dir: Path, template: Template | None, tokenizer: Path):

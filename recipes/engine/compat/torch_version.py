@@ -1,4 +1,4 @@
-"""megatron-core 0.10 and NeMo 2.1 were written for torch 2.4; two private interfaces have moved since."""
+"""megatron-core 0.10 and NeMo 2.1 were written for torch 2.4; private interfaces have moved since."""
 
 from __future__ import annotations
 
@@ -23,6 +23,40 @@ def before_nemo() -> None:
 
 
 def after_nemo() -> None:
+    _old_write_item()
+    _shapes_that_may_differ()
+
+
+def _shapes_that_may_differ() -> None:
+    """Let an embedding with another padding be loaded, which megatron-core allows and newer torch refuses.
+
+    megatron-core has compared the shapes that must agree before it asks torch for a plan; later versions of it do the
+    same as here (MCoreLoadPlanner._temporarily_bypass_shape_validation).
+    """
+    from megatron.core.dist_checkpointing.strategies import torch as torch_dist
+
+    planner = torch_dist.MCoreLoadPlanner
+    create = planner.create_local_plan
+
+    @functools.wraps(create)
+    def create_local_plan(self):
+        entries = self.metadata.state_dict_metadata
+        sizes = {key: value.size for key, value in entries.items() if hasattr(value, "size")}
+        self._validate_global_shapes(self.metadata, self.shapes_validation_sharded_tensors)
+        self.shapes_validation_sharded_tensors = ()
+        try:
+            for key, value in self.state_dict.items():
+                if key in sizes and hasattr(value, "size"):
+                    entries[key].size = value.size()
+            return create(self)
+        finally:
+            for key, size in sizes.items():
+                entries[key].size = size
+
+    planner.create_local_plan = create_local_plan
+
+
+def _old_write_item() -> None:
     """Give megatron-core's checkpoint writer the old signature of torch's `_write_item`."""
     from megatron.core.dist_checkpointing.strategies import filesystem_async
     from torch.distributed.checkpoint import filesystem

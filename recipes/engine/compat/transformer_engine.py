@@ -21,8 +21,7 @@ class LayerNorm(torch.nn.Module):
     """LayerNorm over the last dimension, with Nemotron-4's zero-centred gamma ("layernorm1p": scale = 1 + weight).
 
     megatron-core has it fused in TE and apex only; its plain torch fallback refuses zero-centred gamma.
-    Input and output: [sequence, micro batch, hidden]. Raises ValueError for another normalization (RMSNorm has a plain
-    implementation in megatron-core).
+    Input and output: [sequence, micro batch, hidden].
     """
 
     def __init__(self, config, hidden_size: int, eps: float = 1e-5, **_):
@@ -42,12 +41,21 @@ class LayerNorm(torch.nn.Module):
         return torch.nn.functional.layer_norm(x, self.shape, weight, self.bias, self.eps)
 
 
-def _norm(config, hidden_size: int, eps: float = 1e-5, **kwargs):
-    if config.normalization == "RMSNorm":
-        from megatron.core.transformer.torch_norm import WrappedTorchNorm
+class RMSNorm(torch.nn.RMSNorm):
+    """RMSNorm over the last dimension, as Llama has it. Input and output: [sequence, micro batch, hidden].
 
-        return WrappedTorchNorm(config, hidden_size, eps)
-    return LayerNorm(config, hidden_size, eps)
+    megatron-core's plain fallback refuses sequence parallelism, which only needs the mark below.
+    """
+
+    def __init__(self, config, hidden_size: int, eps: float = 1e-5, **_):
+        if config.layernorm_zero_centered_gamma:
+            raise ValueError("RMSNorm with zero-centred gamma needs Transformer Engine, which is not installed")
+        super().__init__(hidden_size, eps=eps)
+        self.weight.sequence_parallel = config.sequence_parallel
+
+
+def _norm(config, hidden_size: int, eps: float = 1e-5, **kwargs):
+    return (RMSNorm if config.normalization == "RMSNorm" else LayerNorm)(config, hidden_size, eps)
 
 
 class Norm:

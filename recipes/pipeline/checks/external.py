@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import tarfile
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 CONFIG = "model_config.yaml"
+TOKENIZER = "tokenizer"  # the folder of a Hugging Face tokenizer beside model_config.yaml, and its files
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,15 +24,49 @@ class Checkpoint:
     fix: str = ""
 
     def tokenizer(self, scratch: Path) -> Path | None:
-        """Its SentencePiece model, taken out of the tar into `scratch` if it is in one; None if it has none."""
+        """Its SentencePiece model or tokenizer.json, taken out of the tar into `scratch` if it is in one.
+
+        None if it has none: a config may name a tokenizer of the Hugging Face hub, which is not looked for.
+        """
+        block = self.config.get("tokenizer") or {}
+        if block.get("library") == "huggingface":
+            folder = Path(str(block.get("type")))
+            if not folder.is_absolute():
+                folder = self.path / folder if self.path.is_dir() else self._unpacked(folder, scratch)
+            return folder / TOKENIZER_FILES[0] if (folder / TOKENIZER_FILES[0]).is_file() else None
         if self.path.is_dir():
-            return next(iter(sorted(self.path.glob("*.model"))), None)
+            named = Path(str(block.get("model")))
+            found = [*sorted(self.path.glob("*.model")), *([named] if named.is_absolute() and named.is_file() else ())]
+            return next(iter(found), None)
+        for _, content in self._files(lambda name: name.endswith(".model")):
+            return _written(scratch / "tokenizer.model", content)
+        return None
+
+    def _unpacked(self, folder: Path, scratch: Path) -> Path:
+        wanted = {f"{folder}/{name}" for name in TOKENIZER_FILES}
+        for name, content in self._files(wanted.__contains__):
+            _written(scratch / TOKENIZER / Path(name).name, content)
+            wanted.discard(name)
+            if not wanted:  # the weights behind them need not be unpacked
+                break
+        return scratch / TOKENIZER
+
+    def _files(self, wanted: Callable[[str], bool]) -> Iterator[tuple[str, bytes]]:
+        """(name, content) of the files of the tar that are wanted, in their order."""
         with tarfile.open(self.path, "r:*") as tar:
             for member in tar:
-                if member.isfile() and member.name.endswith(".model"):
-                    (scratch / "tokenizer.model").write_bytes(tar.extractfile(member).read())
-                    return scratch / "tokenizer.model"
-        return None
+                name = member.name.removeprefix("./")
+                if member.isfile() and wanted(name):
+                    yield name, tar.extractfile(member).read()
+
+
+def _written(path: Path, content: bytes) -> Path:
+    """The file, put there at once: several ranks may do it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.write_bytes(content)
+    temporary.replace(path)
+    return path
 
 
 @cache

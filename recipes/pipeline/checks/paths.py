@@ -16,9 +16,9 @@ MISREAD = re.compile(r"(?:step|epoch|consumed_samples)=")
 OUTPUTS = {
     "data": ("train.jsonl", "validation.jsonl"),
     "base": ("model",),
-    "sft": ("model",),
+    "sft": ("model", "adapters"),
     "reward": ("model", "validation_scores.jsonl"),
-    "preference": ("model", "implicit_gaps.jsonl"),
+    "preference": ("model", "implicit_gaps.jsonl", "adapters"),
     "generate": ("responses.jsonl",),
     "score": ("scored.jsonl",),
     "pairs": ("pairs.jsonl", "pairs_validation.jsonl"),
@@ -29,6 +29,9 @@ OUTPUTS = {
     "judge": ("judged.jsonl",),
     "audit": ("audit.json",),
     "serve": (),
+    "from_hf": ("model",),
+    "to_hf": ("hf",),
+    "from_nemo2": ("model",),
 }
 
 C6 = Rule(

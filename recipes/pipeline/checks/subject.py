@@ -4,20 +4,22 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from recipes.checkpoints import hf_folder
 from recipes.pipeline import references
 from recipes.pipeline.checks.external import Checkpoint, checkpoint
 from recipes.pipeline.config import Pipeline, StageConfig
 from recipes.pipeline.merge import leaves
 
-MODEL_INPUTS = ("init", "policy", "reward_model")
+MODEL_INPUTS = ("init", "policy", "reward_model", "model")
 ARCHITECTURE = "num_layers"  # the key that tells a stage that builds a model from one that loads it
 
 
 class Subject:
     """A stage under examination."""
 
-    def __init__(self, pipeline: Pipeline, stage: StageConfig):
+    def __init__(self, pipeline: Pipeline, stage: StageConfig, run_dir: Path | None = None):
         self.pipeline, self.stage = pipeline, stage
+        self.run_dir = run_dir  # where the stage would work, if that is known
         self.name, self.kind, self.cfg = stage.name, stage.kind, stage.cfg
 
     def get(self, key: str, default=None):
@@ -76,6 +78,9 @@ class Subject:
                 pair = references.thaw(value)
                 parent = self.pipeline.stages.get(pair[0]) if pair else None
                 found.append((name, Subject(self.pipeline, parent) if parent else checkpoint(Path(value))))
+        if self.kind == "from_hf":
+            path = Path(self.get("inputs.checkpoint"))
+            found.append(("checkpoint", Checkpoint(path, hf_folder.nemo_config(path))))
         return found
 
     def architectures(self) -> list[tuple[str, dict, str]]:

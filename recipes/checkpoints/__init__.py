@@ -1,0 +1,1 @@
+"""What checkpoints are made of, without torch: architectures, names and shapes of tensors, Hugging Face folders."""
