@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import pickle
 import shutil
@@ -67,6 +66,8 @@ def publish(model, outputs: Path, facts: dict) -> str:
     equal models, however they were sharded and whenever they were written.
     """
     from nemo.utils.callbacks.dist_ckpt_io import DistributedCheckpointIO
+
+    from recipes.engine.digest import content_hash
 
     target, temporary = outputs / "model", outputs / ".model.tmp"
     if rank() == 0:
@@ -183,40 +184,3 @@ def _portable_config(cfg):
         for key in ("restore_from_path", "pretrained_checkpoint", "target", "nemo_version", PARENTS_DIVISOR):
             cfg.pop(key, None)
     return cfg
-
-
-def content_hash(directory: Path) -> str:
-    """sha256 over the model config, the tokenizer and every tensor (name, type, shape, bytes in row-major order).
-
-    Tensors are read one at a time, so memory is bounded by the largest one.
-    """
-    total = hashlib.sha256((directory / "model_config.yaml").read_bytes())
-    single = directory / SENTENCEPIECE
-    for file in [single] if single.is_file() else sorted((directory / TOKENIZER).iterdir()):
-        total.update(file.read_bytes())
-    for name, tensor in tensors(directory):
-        total.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
-        total.update(tensor.contiguous().view(-1).view(_bytes()).numpy())
-    return total.hexdigest()
-
-
-def _bytes():
-    import torch
-
-    return torch.uint8
-
-
-def tensors(directory: Path):
-    """The weights in a model directory as (name, whole tensor), by name. Needs torch only, no process group."""
-    import torch
-    from torch.distributed.checkpoint import FileSystemReader, load
-    from torch.distributed.checkpoint.metadata import TensorStorageMetadata
-
-    weights = str(directory / WEIGHTS)
-    metadata = FileSystemReader(weights).read_metadata().state_dict_metadata
-    for name in sorted(metadata):
-        entry = metadata[name]
-        if isinstance(entry, TensorStorageMetadata):
-            state = {name: torch.empty(entry.size, dtype=entry.properties.dtype)}
-            load(state, storage_reader=FileSystemReader(weights), no_dist=True)
-            yield name, state[name]

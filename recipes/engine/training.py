@@ -43,7 +43,7 @@ from recipes.attempt import leave_between_steps, time_left
 from recipes.engine import chat_template, checkpoints, compat, guards, lora, memory, nemo_config
 from recipes.engine.metrics import JsonlLogger, WandbLogger
 from recipes.engine.sampler import GlobalBatchSampler
-from recipes.errors import Stopped
+from recipes.errors import Problem, Stopped, UserInputError
 from recipes.ranks import attempt, rank
 
 
@@ -330,6 +330,10 @@ def _from_jsonl(build, nemo, model):
 
 
 def _load_reward(nemo, trainer):
+    if nemo.model.get("scale_positional_embedding"):
+        message = "has Llama 3.1's stretched positions, which NeMo-Aligner's reward model drops without a word"
+        where, fix = str(nemo.pretrained_checkpoint.restore_from_path), "start from a checkpoint without rope_scaling"
+        raise UserInputError(Problem("K5", where, message, fix))
     model = load_from_nemo(
         MegatronGPTRegressionRewardModel,
         nemo.model,

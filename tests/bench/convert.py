@@ -102,7 +102,7 @@ def to_nemo(folder: Path) -> None:
 
 def digest(folder: Path) -> None:
     _engine()
-    from recipes.engine.convert.digest import content_hash
+    from recipes.engine.digest import content_hash
 
     with Measured("hash of the content"):
         content_hash(folder / "model")

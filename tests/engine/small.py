@@ -125,10 +125,17 @@ def facts(directory: Path) -> dict:
 
 
 def tensors(model: Path) -> dict:
-    """The weights in a model directory, whole, by name."""
-    from recipes.engine import checkpoints
+    """The weights in a model directory, whole, by name, as torch reads them."""
+    import torch
+    from torch.distributed.checkpoint import FileSystemReader, load
+    from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
-    return dict(checkpoints.tensors(model))
+    weights = str(model / "model_weights")
+    metadata = FileSystemReader(weights).read_metadata().state_dict_metadata
+    entries = {name: entry for name, entry in metadata.items() if isinstance(entry, TensorStorageMetadata)}
+    state = {name: torch.empty(entry.size, dtype=entry.properties.dtype) for name, entry in sorted(entries.items())}
+    load(state, storage_reader=FileSystemReader(weights), no_dist=True)
+    return state
 
 
 def _usual(kind: str, template: Template) -> list[str]:

@@ -95,7 +95,7 @@ def test_training_from_it_is_training_from_the_model(run):
 
 
 def test_the_content_hash_is_that_of_a_stage(run):
-    from recipes.engine.checkpoints import content_hash
+    from recipes.engine.digest import content_hash
 
     assert (run.converted / "CONTENT_SHA256").read_text() == content_hash(run.converted)
 

@@ -74,7 +74,7 @@ def test_a_model_takes_its_tokenizer_along(run):
 def test_another_tokenizer_is_another_model(run, tmp_path):
     import shutil
 
-    from recipes.engine.checkpoints import content_hash
+    from recipes.engine.digest import content_hash
 
     copy = shutil.copytree(run.sft, tmp_path / "model")
     assert content_hash(copy) == (run.sft / "CONTENT_SHA256").read_text()

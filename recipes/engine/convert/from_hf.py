@@ -14,7 +14,7 @@ from recipes.checkpoints import tensors
 from recipes.checkpoints.hf_folder import DTYPES, Folder, listed
 from recipes.engine import checkpoints, inference
 from recipes.engine.convert import common, hf_files, joins, parity, torch_dist, vocabulary
-from recipes.engine.convert.digest import content_hash
+from recipes.engine.digest import content_hash
 from recipes.engine.metrics import JsonlLogger
 from recipes.errors import Problem, UserInputError
 from recipes.ranks import is_first_rank

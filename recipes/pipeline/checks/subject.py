@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from recipes.checkpoints import hf_folder
+from recipes.checkpoints import hf_folder, nemo2
 from recipes.pipeline import references
 from recipes.pipeline.checks.external import Checkpoint, checkpoint
 from recipes.pipeline.config import Pipeline, StageConfig
@@ -81,6 +81,9 @@ class Subject:
         if self.kind == "from_hf":
             path = Path(self.get("inputs.checkpoint"))
             found.append(("checkpoint", Checkpoint(path, hf_folder.nemo_config(path))))
+        if self.kind == "from_nemo2":
+            path, given = Path(self.get("inputs.checkpoint")), self.get("inputs.tokenizer")
+            found.append(("checkpoint", Checkpoint(path, nemo2.nemo_config(path, Path(given) if given else None))))
         return found
 
     def architectures(self) -> list[tuple[str, dict, str]]:

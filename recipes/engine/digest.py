@@ -1,4 +1,4 @@
-"""The content hash of a model directory, one layer in memory at a time; the same as checkpoints.content_hash gives."""
+"""The content hash of a model directory, with one layer in memory at a time: a stack of layers at 340B has 261 GB."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from pathlib import Path
 
 import torch
 
-from recipes.engine.checkpoints import WEIGHTS
 from recipes.engine.convert.torch_dist import Reader
-from recipes.engine.convert.vocabulary import SENTENCEPIECE
 from recipes.pipeline.checks.external import TOKENIZER
+
+WEIGHTS, SENTENCEPIECE = "model_weights", "tokenizer.model"
 
 
 def content_hash(directory: Path) -> str:
