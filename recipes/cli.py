@@ -130,7 +130,7 @@ def _about_pipelines(add) -> None:
     plan.add_argument("--gpus", type=_positive, metavar="N", help="look for the fastest layout on so many of them")
     plan.add_argument("--write", type=Path, metavar="FILE", help="write that layout; a pipeline's `layout:` takes it")
     plan.add_argument("--efficiency", type=_share, default=0.4, metavar="X", help="of the bf16 peak, default 0.4")
-    plan.add_argument("--disk-rate", type=float, default=10.0, metavar="GB/S", help="of all ranks, default 10")
+    plan.add_argument("--disk-rate", type=_rate, default=10.0, metavar="GB/S", help="of all ranks, default 10")
     plan.add_argument("overrides", **overrides)
     run = add(commands.run, "run a pipeline on this machine", pipeline, _runs_dir(), _jobs(), *_selection())
     run.add_argument("--fresh", action="store_true", help="begin the selected stages anew although they are done")
@@ -206,14 +206,18 @@ def _positive(text: str) -> int:
     return int(text)
 
 
-def _share(text: str) -> float:
+def _rate(text: str, most: float = 1e6) -> float:
     try:
         value = float(text)
     except ValueError:
         value = 0.0
-    if not 0 < value <= 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not above 0 and at most 1")
+    if not 0 < value <= most:
+        raise argparse.ArgumentTypeError(f"{text!r} is not above 0 and at most {most:g}")
     return value
+
+
+def _share(text: str) -> float:
+    return _rate(text, 1.0)
 
 
 if __name__ == "__main__":

@@ -206,8 +206,10 @@ def _run(pipeline, run_dir: Path, selection: list[str], jobs: int, fresh: bool) 
 def _refuse_what_fails(pipeline, run_dir: Path, selection: list[str]) -> None:
     """Preflight: raise what must stop a run, print the rest as warnings."""
     from recipes.pipeline.checks import check_pipeline, check_run_dir, failures
+    from recipes.pipeline.checks.memory import K2, check_disk
 
-    problems = check_run_dir(run_dir) + check_pipeline(pipeline, selection, run_dir)
+    stages = [p for p in check_pipeline(pipeline, selection, run_dir) if p.rule != K2.id]  # said once, of the whole run
+    problems = check_run_dir(run_dir) + check_disk(pipeline, run_dir, selection) + stages
     if failures(problems):
         raise UserInputError(failures(problems))
     for problem in problems:

@@ -13,8 +13,8 @@ from recipes.checkpoints import nemo2, tensors
 from recipes.checkpoints.architecture import Architecture, to_nemo
 from recipes.engine import checkpoints
 from recipes.engine.convert import common, torch_dist, vocabulary
-from recipes.engine.digest import content_hash
 from recipes.engine.convert.from_hf import LAYOUT, divisible_by
+from recipes.engine.digest import content_hash
 from recipes.engine.metrics import JsonlLogger
 from recipes.errors import Problem, UserInputError
 

@@ -72,6 +72,7 @@ def _fill_trainer(nemo, limits) -> None:
         enable_model_summary=False,
         use_distributed_sampler=False,
         max_time=None,
+        gradient_clip_val=limits.get("gradient_clip_val"),  # read by Megatron's optimizer; the trainers clip others
         max_epochs=limits.max_epochs,
         max_steps=limits.max_steps,
     )

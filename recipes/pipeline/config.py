@@ -77,6 +77,7 @@ class Pipeline:
     cluster:      the Slurm profile, if any
     architecture: the `model` block and `vocab_size` of the pipeline's model as kind `base` would build it (assume.py)
     assumed:      for some stages {"rows", "tokens"}, what the planner cannot know before the data is there
+    model_file:   the file that describes the pipeline's model, for messages
     """
 
     name: str
@@ -85,6 +86,7 @@ class Pipeline:
     cluster: Profile | None = None
     architecture: dict = field(default_factory=dict)
     assumed: dict[str, dict] = field(default_factory=dict)
+    model_file: str = ""
 
     @property
     def parents(self) -> graph.Parents:
@@ -131,7 +133,8 @@ def compose(
     ordered = graph.order({name: stage.parents for name, stage in stages.items()})
     architecture = assume.architecture(bases.get("base"), overlays, stages)
     stages = {name: stages[name] for name in ordered}
-    return Pipeline(settings["name"], settings["seed"], stages, profile, architecture, assumed)
+    model_file = overlays[0].source if settings["model"] else ""
+    return Pipeline(settings["name"], settings["seed"], stages, profile, architecture, assumed, model_file)
 
 
 def _overlays(configs: Path, settings: dict) -> tuple[list[Layer], Layer | None]:

@@ -134,7 +134,8 @@ def versions(run: Run) -> list[dict]:
 
 def machine(run: Run) -> list[tuple[str, str]]:
     """What the run recorded about itself and its machine: all of pipeline.yaml and timing.json beside the stages."""
-    about = {k: v for k, v in run.pipeline.items() if k not in ("stages", "versions", "all", "name", "architecture", "assume")}
+    elsewhere = ("stages", "versions", "all", "name", "architecture", "assume")
+    about = {k: v for k, v in run.pipeline.items() if k not in elsewhere}
     commits = sorted({str(c) for s in run.stages.values() if (c := (s.manifest or {}).get("commit"))})
     if commits and commits != [about.get("commit")]:
         about["commit of the code"] = commits

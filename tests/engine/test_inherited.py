@@ -36,7 +36,9 @@ def pretrained(run):
 def test_a_pipeline_of_two_trains_from_it(run, pretrained):
     inputs = {"init": pretrained, "train": run.chats, "validation": run.chats}
     stage = run.run("sft", "sft", inputs, "model.pipeline_model_parallel_size=2", ranks=2)
-    merged = yaml.safe_load((stage / "nemo.yaml").read_text())["model"]
+    nemo = yaml.safe_load((stage / "nemo.yaml").read_text())
+    assert nemo["trainer"]["gradient_clip_val"] == nemo["trainer"]["sft"]["gradient_clip_val"] == 1.0  # Megatron's own
+    merged = nemo["model"]
     assert {key: merged[key] for key in FIXED} == FIXED
     assert (merged["pipeline_model_parallel_size"], merged["virtual_pipeline_model_parallel_size"]) == (2, None)
 

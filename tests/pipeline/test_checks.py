@@ -14,6 +14,7 @@ from data_prep.rules import RULES as DATA_RULES
 from recipes.errors import UserInputError
 from recipes.pipeline.checks import RULES, check_data, check_pipeline, check_run_dir, describe, external, failures
 from recipes.pipeline.config import CONFIGS, compose
+from tests.pipeline import checkpoints
 
 PIPELINE = """\
 name: chain
@@ -70,6 +71,7 @@ ffn_hidden_size: 96
 num_attention_heads: 6
 num_query_groups: 3
 encoder_seq_length: 64
+tokenizer: {library: sentencepiece, model: "nemo:nemotron_2_256k.model"}
 data:
   chat_prompt_tokens: {turn_start: "<extra_id_1>", end_of_turn: "\\n"}
 """
@@ -83,12 +85,13 @@ def chain(tmp_path, monkeypatch):
         row = CHAT if name.startswith("chat") else {"text": "some words"}
         (tmp_path / f"{name}.jsonl").write_text((json.dumps(row) + "\n") * 20)
     (tmp_path / "chain.yaml").write_text(PIPELINE)
+    model_dir(tmp_path / "stretched", EXTERNAL + "scale_positional_embedding: true\n")
     external.checkpoint.cache_clear()
     return lambda *overrides: compose("chain.yaml", list(overrides))
 
 
 def model_dir(path, config=EXTERNAL):
-    (path / "model_weights").mkdir(parents=True)
+    checkpoints.checkpoint(path, pieces=400)
     (path / "model_config.yaml").write_text(config)
     return path
 
@@ -108,6 +111,19 @@ def test_a_sound_pipeline_has_no_findings(chain):
     assert check_pipeline(chain()) == []
 
 
+WIDE = ["sft.model.tensor_model_parallel_size=16", "sft.resources.devices=16"]
+LORA = ["sft.model.peft.peft_scheme=lora"]
+# The sizes of the 340B on one rank
+HUGE = [
+    f"base.model.{size}"
+    for size in (
+        "num_layers=96",
+        "hidden_size=18432",
+        "ffn_hidden_size=73728",
+        "num_attention_heads=96",
+        "num_query_groups=8",
+    )
+]
 WRONG = [
     ("C2", ["sft.resources.devices=2", "sft.model.tensor_model_parallel_size=4"], "2 devices do not divide"),
     ("C2", ["sft.model.global_batch_size=18"], "use a multiple of 4: 16 or 20"),
@@ -138,6 +154,12 @@ WRONG = [
     ("P1", ["samples.inputs.disjoint_from=[]"], "lacks "),
     ("P1", ["eval.inputs.prompts=prompts.jsonl"], "the prompts of stage eval"),
     ("C18", ["pairs.pairs.by=[truth,luck]"], "is 'luck'"),
+    ("C2", [*WIDE, "sft.model.sequence_parallel=true"], "multiples of 8, which do not divide by 16"),
+    (
+        "C2",
+        ["sft.model.context_parallel_size=8", "sft.resources.devices=8"],
+        "multiples of 8, which do not divide by 16",
+    ),
     ("C3", ["sft.trainer.sft.save_interval=75"], "75 is not a multiple of val_check_interval 50"),
     ("C3", ["sft.trainer.sft.val_check_interval=0"], "is 0"),
     ("C3", ["dpo.trainer.dpo.max_steps=20"], "50 is above max_steps 20"),
@@ -154,6 +176,8 @@ WRONG = [
     ("C5", ["sft.model.precision=bf16"], "trainer.precision is 32"),
     ("C5", ["sft.model.optim.name=mcore_distributed_optim"], "mcore_distributed_optim needs it"),
     ("C5", ["sft.model.megatron_amp_O2=true"], "keeps the weights in bf16"),
+    ("C5", ["sft.model.optim.name=adamw"], "the first save fails"),
+    ("C5", ["sft.model.optim.name=adam_w"], "is 'adam_w'"),
     ("C6", ["sft.inputs.train='step=3/chat.jsonl'"], "contains step="),
     ("C7", ["rm.model.sequence_parallel=true"], "reward head does not support it"),
     ("B1", ["blend.sources.chat.share_of_blend=2"], "a share is a number with a decimal point"),
@@ -161,7 +185,9 @@ WRONG = [
     ("B1", ["blend.inputs.chta=chat.jsonl"], "belongs to no source"),
     ("C7", ["rm.model.context_parallel_size=2", "rm.resources.devices=2"], "reward head does not support it"),
     ("C7", ["rm.model.loss_func=mse"], "'mse'"),
-    ("C7", ["rm.model.loss_func=scaled_bt"], "scaled_bt pairs the two rows"),
+    ("C7", ["rm.model.loss_func=scaled_bt"], "rows are shuffled here"),
+    ("C7", ["rm.model.loss_mask_val=-1.0"], "unknown values, -100.0, would be trained"),
+    ("C7", ["rm.model.regression.num_attributes=5"], "labels have 9 values"),
     ("C7", ["rm.reward_weights=[1]"], "has 1 numbers for 9 attributes"),
     ("C7", ["rm.reward_weights=[0,0,0,0,0,0,0,0,a]"], "'a'"),
     ("C10", ["sft.model.virtual_pipeline_model_parallel_size=2"], "NeMo-Aligner does not support it"),
@@ -169,24 +195,57 @@ WRONG = [
     ("C10", ["sft.model.fp8=true"], "without model.transformer_engine"),
     ("C10", ["sft.model.activations_checkpoint_granularity=full"], "full recompute needs a method"),
     ("C10", ["sft.model.activations_checkpoint_granularity=half"], "'half'"),
+    ("C10", ["sft.model.context_parallel_size=2", "sft.resources.devices=2"], "only in Transformer Engine's attention"),
     ("C11", ["dpo.model.dpo.preference_loss=rpo"], "'rpo'"),
+    ("C11", ["dpo.model.dpo.ref_policy_kl_penalty=0.0"], "the loss has no gradient"),
+    ("C11", ["dpo.model.dpo.preference_loss=rpo_sq", "dpo.model.dpo.gt_reward_scale=-1.0"], "turned round"),
+    ("C11", ["dpo.model.dpo.preference_loss_weight=0.0"], "sft_loss_weight is 0.0"),
     ("C12", ["dpo.model.encoder_seq_length=128"], "128 is above the 64 of the model in inputs.init"),
     ("C12", ["gen.max_new_tokens=64"], "the policy's sequence length is 64"),
     ("C13", ["gen.template=llama"], "no chat template"),
     ("C13", ["dpo.template=other.yaml"], "was trained with 'nemotron' (stage sft)"),
     ("C14", ["sft.trainer.sft.limit_val_batches=1"], "1 is one batch"),
+    ("C14", ["sft.model.dist_ckpt_load_strictness=log_all"], "written to the log and left random"),
     ("C14", ["sft.model.sequence_parallel=true"], "has no effect where TP is 1"),
     ("C14", ["sft.inputs.validation=chat.jsonl"], "is the training file"),
     ("C14", ["gen.greedy=true"], "are all the same"),
     ("C15", ["sft.exp_manager.max_time_per_run='04:00:00'"], "'04:00:00'"),
     ("C16", ["dpo.model.dpo.preference_loss=rpo_bwd_kl", "dpo.data.rewards=optional"], "'optional' with rpo_bwd_kl"),
     ("C17", ["sft.model.global_batch_size=32"], "chat.jsonl has 20 rows, one global batch of stage sft needs 32"),
+    ("C17", ["sft.trainer.sft.limit_val_batches=0.1"], "needs 160 with limit_val_batches 0.1"),
     ("C17", ["dpo.model.global_batch_size=64"], "pairs.validation_rows: pairs_validation.jsonl has 32 rows"),
     ("C17", ["world.sizes.human=3"], "world.sizes.human: human.jsonl has 3 rows"),
     ("C18", ["sft.data.over_length=cut"], "'cut'"),
+    ("C18", ["sft.model.optim.sched.name=StepLR"], "use one of CosineAnnealing"),
+    ("C18", ["base.model.activation=squared_relu"], "'squared_relu'"),
     ("C18", ["gen.top_p=1.5"], "from 0 to 1"),
     ("C18", ["base.model.num_layers=four"], "'four'"),
     ("C18", ["gen.batch_size=0"], "is 0"),
+    ("C19", [*LORA, "sft.model.peft.lora_tuning.target_modules=[attention, mlp_fc3]"], "is mlp_fc3"),
+    ("C19", [*LORA, "sft.model.peft.lora_tuning.target_modules=[]"], "is empty"),
+    ("C19", [*LORA, "sft.model.peft.lora_tuning.adapter_dim=0"], "is 0"),
+    (
+        "C19",
+        [
+            *LORA,
+            "sft.model.peft.lora_tuning.adapter_dim=5",
+            "sft.model.tensor_model_parallel_size=2",
+            "sft.resources.devices=2",
+        ],
+        "5 does not divide by TP 2",
+    ),
+    ("C19", [*LORA, "sft.model.peft.lora_tuning.weight_tying=true"], "cannot build tied adapters"),
+    ("C19", [*LORA, "sft.model.peft.lora_tuning.layer_selection=[5]"], "the model has layers 1 to 4"),
+    (
+        "C19",
+        [
+            *LORA,
+            "sft.model.peft.lora_tuning.layer_selection=[3, 4]",
+            "sft.model.pipeline_model_parallel_size=2",
+            "sft.resources.devices=2",
+        ],
+        "has none of layers 1 to 2",
+    ),
     ("I1", ["eval.inputs.prompts=gen/prompts.jsonl"], "does not write `prompts.jsonl`"),
     ("I1", ["pairs.inputs.scored=samples/responses.jsonl"], "takes scored.jsonl of a score stage"),
     ("I1", ["eval.inputs.reward_model=sft/model"], "comes from one of kind sft"),
@@ -194,6 +253,12 @@ WRONG = [
     ("I2", ["sft.inputs.train=caht.jsonl"], "there is no file or directory"),
     ("I2", ["dpo.inputs.init=stf/model"], "stf/model"),
     ("K1", ["dpo.inputs.init=rm/validation_scores.jsonl"], "is not a checkpoint"),
+    ("K5", ["rm.inputs.init=./stretched"], "stretched has rope_scaling"),
+    ("K5", ["base.model.share_embeddings_and_output_weights=true"], "is a tied model, without the output layer"),
+    ("C9", [*HUGE, "dpo.resources.gpu=H100"], "GB a GPU, and H100 has 74 (92% of 80)"),
+    ("C9", [*HUGE, "gen.resources.gpu=H100"], "for rows of full length"),
+    ("C9", ["sft.resources.gpu=H1000"], "did you mean H100?"),
+    ("K2", HUGE, "TB for its checkpoints"),
 ]
 
 
@@ -254,6 +319,7 @@ LAUNCH = [
     ("L7", ["slurm.requeue=false", "slurm.clones=1"], "is not started again"),
     ("L7", ["slurm.spare_nodes=1", "slurm.health.enabled=false"], "nobody looks for bad nodes"),
     ("L7", ["slurm.secrets=[quoted.env]"], "the quotes are a part of the value"),
+    ("C9", ["slurm.memory=1M", "stages.dpo.resources.gpu=H100"], "two copies of the weights in a node's RAM"),
 ]
 SOUND = [
     [],
@@ -317,6 +383,22 @@ def test_rules_see_the_keys_of_a_fork(chain, tmp_path, rule, key, value):
     assert [(problem.rule, problem.where.split(" ")[0]) for problem in found] == [(rule, f"dpo.{key}")]
 
 
+CONVERTED = [
+    ("K4", "{kind: from_hf, inputs: {checkpoint: text.jsonl}}", "text.jsonl: is not a directory"),
+    ("K6", "{kind: from_nemo2, inputs: {checkpoint: ./stretched}}", "has no context/model.yaml"),
+    ("K4", "{kind: to_hf, dtype: fp16, inputs: {model: dpo/model}}", "is 'fp16'"),
+    ("K4", "{kind: to_hf, inputs: {model: ./stretched}}", "`activation` of"),
+    ("K1", "{kind: to_hf, inputs: {model: rm/validation_scores.jsonl}}", "is not a checkpoint"),
+]
+
+
+@pytest.mark.parametrize("rule, stage, text", CONVERTED)
+def test_a_stage_that_converts_is_checked(chain, tmp_path, rule, stage, text):
+    (tmp_path / "chain.yaml").write_text(f"{PIPELINE}  converted: {stage}\n")
+    found = check_pipeline(chain())
+    assert {problem.rule for problem in found} == {rule} and any(text in problem.message for problem in found)
+
+
 def test_the_fix_names_the_stage_that_was_meant(chain):
     found = check_pipeline(chain("stages.dpo.inputs.init=stf/model"))
     assert [problem.fix for problem in found if problem.rule == "I2"] == ["did you mean stage `sft`?"]
@@ -376,7 +458,7 @@ def test_incomplete_checkpoints_are_refused(chain, tmp_path):
     (tmp_path / "text.nemo").write_text("not a tar")
     (tmp_path / "empty").mkdir()
     model_dir(tmp_path / "weightless")
-    (tmp_path / "weightless/model_weights").rmdir()
+    shutil.rmtree(tmp_path / "weightless/model_weights")
     model_dir(tmp_path / "broken", "a: [\n")
     for name in ("cut.nemo", "text.nemo", "empty", "weightless", "broken"):
         found = check_pipeline(chain(f"stages.sft.inputs.init=./{name}"))
@@ -387,7 +469,8 @@ def test_incomplete_checkpoints_are_refused(chain, tmp_path):
 
 
 def test_every_rule_has_a_violation_here():
-    assert {rule for rule, *_ in WRONG + LAUNCH + FORK} == set(RULES)
+    outside = {"C1", "C20", "E1", "E2", "K3"}  # tests/pipeline/test_checks_outside.py
+    assert {rule for rule, *_ in WRONG + LAUNCH + FORK + CONVERTED} | outside == set(RULES)
 
 
 def test_rules_explain_themselves():
@@ -420,25 +503,10 @@ def test_lengths_are_checked_with_the_tokenizer_of_an_external_checkpoint(chain,
     row = {"messages": [CHAT["messages"][0], {"role": "assistant", "content": words}]}
     (tmp_path / "chat.jsonl").write_text((json.dumps(row) + "\n") * 20)
     path = model_dir(tmp_path / "start")
-    make_tokenizer(path / "tokenizer.model")
     override = f"stages.sft.inputs.init={path}"
     assert {problem.rule for problem in check_data(chain(override))} >= {"D6"}
     (only_dropped,) = check_data(chain(override, "stages.sft.data.over_length=drop"))
     assert only_dropped.rule in ("D14", "C17")
-
-
-def make_tokenizer(path):
-    """A small SentencePiece model with the template's tokens as pieces."""
-    import sentencepiece
-
-    buffer = io.BytesIO()
-    sentences = ["some word words " + chr(97 + i % 26) + " User Assistant System" for i in range(200)]
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(sentences), model_writer=buffer, vocab_size=300, model_type="bpe", byte_fallback=True,
-        user_defined_symbols=["<extra_id_0>", "<extra_id_1>", "<extra_id_2>", "\n"], hard_vocab_limit=False,
-        add_dummy_prefix=False, remove_extra_whitespaces=False, normalization_rule_name="identity", minloglevel=2,
-    )  # fmt: skip
-    path.write_bytes(buffer.getvalue())
 
 
 # -- the path of a run -------------------------------------------------------------------------------

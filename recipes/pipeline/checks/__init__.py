@@ -6,37 +6,62 @@ functions. A rule whose keys a kind of stage does not have does not apply to tha
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from recipes.errors import Problem, UserInputError
 from recipes.pipeline.checks import (  # noqa: F401 (a module registers its rules when it is imported)
     choices,
     datasets,
+    hugging_face,
+    inherited,
     launch,
     lengths,
     losses,
+    memory,
+    nemo2,
     parallel,
     paths,
     precision,
     quiet,
+    resume,
     rounds,
     rows,
     schedule,
     serving,
     synthetic,
     template,
+    versions,
+    weights,
 )
 from recipes.pipeline.checks.data import check_data
+from recipes.pipeline.checks.inherited import inherited_rows
 from recipes.pipeline.checks.paths import check_run_dir
 from recipes.pipeline.checks.registry import RULES, Rule
+from recipes.pipeline.checks.resume import plan as resume_plan
 from recipes.pipeline.checks.subject import Subject
 from recipes.pipeline.config import Pipeline
 from recipes.pipeline.merge import did_you_mean
 
-__all__ = ["RULES", "Rule", "check_data", "check_pipeline", "check_run_dir", "describe", "failures"]
+__all__ = [
+    "RULES",
+    "Rule",
+    "check_data",
+    "check_pipeline",
+    "check_run_dir",
+    "describe",
+    "failures",
+    "inherited_rows",
+    "resume_plan",
+]
 
 
-def check_pipeline(pipeline: Pipeline, names: list[str] | None = None) -> list[Problem]:
-    """Every finding of every rule, warnings included, about the named stages (None: all), in the order of the graph."""
-    subjects = [Subject(pipeline, stage) for name, stage in pipeline.stages.items() if names is None or name in names]
+def check_pipeline(pipeline: Pipeline, names: list[str] | None = None, run_dir: Path | None = None) -> list[Problem]:
+    """Every finding of every rule, warnings included, about the named stages (None: all), in the order of the graph.
+
+    run_dir: of the run that they would belong to; None: nothing is said about work that is there already
+    """
+    chosen = [stage for name, stage in pipeline.stages.items() if names is None or name in names]
+    subjects = [Subject(pipeline, stage, run_dir) for stage in chosen]
     found: dict[tuple[str, str, str], list[str]] = {}  # the same finding in several stages is told once
     for subject in subjects:
         for rule in RULES.values():

@@ -1,11 +1,16 @@
 """The data rules (data_prep/rules.py) on files from outside the pipeline, before the stage itself applies them.
 
-A pass over all rows, so only `align check` does it, not every `align run`.
+A pass over all rows, so only `align check` does it, not every `align run`. Files are read side by side, row by row.
 """
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+import sys
 import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from recipes.errors import Problem, UserInputError
@@ -17,23 +22,68 @@ from recipes.pipeline.config import Pipeline
 
 # kind of stage -> the kind of rows that data_prep.prepare makes for it
 ROWS = {"base": "text", "sft": "sft", "reward": "reward", "preference": "preference"}
+WORTH_A_PROCESS = 10**7  # bytes of data; less is read before processes have started
+_File = tuple[Subject, str, Path]  # whose input it is, the input's name, where it is
 
 
-def check_data(pipeline: Pipeline) -> list[Problem]:
+def check_data(pipeline: Pipeline, names: list[str] | None = None) -> list[Problem]:
     """Prepare every external training and validation file as its stage would, in a temporary folder; what was refused.
 
-    Lengths and token borders are checked where the tokenizer exists before the run: in a checkpoint from outside.
+    names: only of these stages. The problems are in the order of the stages, however many processes there are. Lengths
+    and token borders are checked where the tokenizer exists before the run: in a checkpoint from outside.
     """
-    problems: dict[tuple, list[Problem]] = {}
+    files: dict[tuple, _File] = {}
     for stage in pipeline.stages.values():
         subject = Subject(pipeline, stage)
-        for name in FILES if stage.kind in ROWS else ():
+        for name in FILES if stage.kind in ROWS and (names is None or stage.name in names) else ():
             ref = subject.get(f"inputs.{name}")
             if isinstance(ref, str) and references.thaw(ref) is None and Path(ref).is_file():
                 key = (ROWS[stage.kind], ref, *map(subject.get, ("template", "data.over_length", "data.rewards")))
-                if key not in problems:  # several stages may read the same file
-                    problems[key] = _check_file(subject, name, Path(ref))
-    return [problem for found in problems.values() for problem in found]
+                files.setdefault(key, (subject, name, Path(ref)))  # several stages may read the same file
+    return [problem for found in _check_all(list(files.values())) for problem in found]
+
+
+def _check_all(files: list[_File]) -> Iterator[list[Problem]]:
+    """What is wrong with each file, in their order. Each is one process' work where they are many and large."""
+    sizes = [path.stat().st_size for *_, path in files]
+    processes = min(len(files), len(os.sched_getaffinity(0)))
+    if processes < 2 or sum(sizes) < WORTH_A_PROCESS:
+        with _progress(sum(sizes)) as done:
+            for file, size in zip(files, sizes, strict=True):
+                yield _check_file(*file)
+                done(size)
+        return
+    # Forked: the files are known to the children as they are, and the bar's thread is started after them.
+    with multiprocessing.get_context("fork").Pool(processes, _share, (files,)) as pool, _progress(sum(sizes)) as done:
+        for number, problems in enumerate(pool.imap(_check_shared, range(len(files)))):
+            yield problems
+            done(sizes[number])
+
+
+_shared: list[_File] = []
+
+
+def _share(files: list[_File]) -> None:
+    _shared[:] = files
+
+
+def _check_shared(number: int) -> list[Problem]:
+    return _check_file(*_shared[number])
+
+
+@contextmanager
+def _progress(total: int) -> Iterator[Callable[[int], None]]:
+    """On a terminal, for more than a moment's work: a bar on stderr. Yields what is told of the bytes that are done."""
+    if not sys.stderr.isatty() or total < WORTH_A_PROCESS:
+        yield lambda size: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TimeElapsedColumn
+
+    columns = ("checking data", BarColumn(), DownloadColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("", total=total)
+        yield lambda size: bar.advance(task, size)
 
 
 def _check_file(stage: Subject, name: str, path: Path) -> list[Problem]:

@@ -5,15 +5,17 @@ from __future__ import annotations
 from recipes.pipeline.checks.registry import Rule
 
 PREFERENCE = ("dpo", "ipo", "rpo_sq", "rpo_fwd_kl", "rpo_bwd_kl")
-REGRESSION = ("regression", "regular_bt", "margin_bt", "scaled_bt")
+BRADLEY_TERRY = ("regular_bt", "margin_bt", "scaled_bt")
+SLOTS, MASKED = 9, -100.0  # of the labels that data_prep writes: their number, and the mark of an unknown one
 
 C7 = Rule(
     "C7",
     title="Reward model: no sequence or context parallelism, no adapters, the loss named where it is read",
     explanation="The head of NeMo-Aligner's reward model cannot take a sequence-parallel input, and a base "
     "checkpoint often carries sequence_parallel: true. model.regression.loss_func is never read; "
-    "without model.loss_func a Bradley-Terry run trains squared error. The Bradley-Terry losses pair "
-    "adjacent rows: micro-batches of exactly 2, and no shuffling.",
+    "without model.loss_func a Bradley-Terry run trains squared error. The Bradley-Terry losses take "
+    "the two rows of a micro-batch for a pair; the rows are shuffled here, so that they would compare "
+    "strangers. Labels have nine slots, -100 for an unknown value.",
     fix="model.sequence_parallel=false model.context_parallel_size=1 model.loss_func=regression",
 )
 
@@ -27,9 +29,10 @@ C8 = Rule(
 
 C11 = Rule(
     "C11",
-    title="The preference loss exists",
-    explanation="An unknown name is refused by the model only in its first step.",
-    fix=f"model.dpo.preference_loss is one of {', '.join(PREFERENCE)}",
+    title="The preference loss exists and has a gradient",
+    explanation="An unknown name is refused by the model only in its first step. A penalty of 0 gives a constant loss, "
+    "or a division by zero (IPO); a reward scale below 0 asks for the rejected response.",
+    fix=f"model.dpo.preference_loss is one of {', '.join(PREFERENCE)}; penalty and scale are above 0",
 )
 
 C16 = Rule(
@@ -61,18 +64,17 @@ def reward_layout(stage):
 def reward_loss(stage):
     if stage.kind != "reward":
         return
-    loss = stage.get("model.loss_func")
-    if loss not in REGRESSION:
-        yield "model.loss_func", f"is {loss!r}", f"use one of {', '.join(REGRESSION)}"
-    elif loss.endswith("bt"):
-        if stage.number("model.micro_batch_size") != 2:
-            yield "model.micro_batch_size", f"{loss} pairs the two rows of a micro-batch", "set it to 2"
-        if stage.get("trainer.rm.train_random_sampler"):
-            yield (
-                "trainer.rm.train_random_sampler",
-                f"{loss} needs the two rows of a pair next to each other",
-                "set it to false",
-            )
+    loss, mask = stage.get("model.loss_func"), stage.get("model.loss_mask_val")
+    if loss in BRADLEY_TERRY:
+        message = f"{loss} takes the two rows of a micro-batch for a pair, but rows are shuffled here"
+        yield "model.loss_func", message, "use regression"
+    elif loss != "regression":
+        yield "model.loss_func", f"is {loss!r}", "use regression"
+    if mask != MASKED:
+        yield "model.loss_mask_val", f"is {mask!r}: unknown values, {MASKED}, would be trained", f"set it to {MASKED}"
+    if stage.number("model.regression.num_attributes") != SLOTS:
+        message = f"is {stage.get('model.regression.num_attributes')!r}, but labels have {SLOTS} values"
+        yield "model.regression.num_attributes", message, f"set it to {SLOTS}"
 
 
 @C7
@@ -104,6 +106,25 @@ def preference_loss(stage):
     loss = stage.get("model.dpo.preference_loss")
     if stage.kind == "preference" and loss not in PREFERENCE:
         yield "model.dpo.preference_loss", f"is {loss!r}", f"use one of {', '.join(PREFERENCE)}"
+
+
+@C11
+def preference_numbers(stage):
+    """Values with which the loss exists, is a number and says nothing: no gradient, or the opposite one."""
+    if stage.kind != "preference":
+        return
+    loss = str(stage.get("model.dpo.preference_loss"))
+    least = {"ref_policy_kl_penalty": "the loss has no gradient"}
+    if loss.startswith("rpo"):
+        least["gt_reward_scale"] = "the size of the reward gap is lost, or turned round"
+    for name, effect in least.items():
+        value = stage.get(f"model.dpo.{name}")
+        if isinstance(value, (int, float)) and value <= 0:
+            yield f"model.dpo.{name}", f"is {value} with {loss}: {effect}", "give a number above 0"
+    weights = [stage.get(f"model.dpo.{name}") for name in ("preference_loss_weight", "sft_loss_weight")]
+    if all(isinstance(weight, (int, float)) for weight in weights) and (min(weights) < 0 or sum(weights) == 0):
+        where = "model.dpo.preference_loss_weight"
+        yield where, f"is {weights[0]}, sft_loss_weight is {weights[1]}", "give weights of 0 or more, one above 0"
 
 
 @C16

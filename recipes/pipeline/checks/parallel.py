@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from recipes.pipeline.checks.registry import Rule
 
 TP, PP, CP = "model.tensor_model_parallel_size", "model.pipeline_model_parallel_size", "model.context_parallel_size"
@@ -15,6 +17,7 @@ C2 = Rule(
     "340B.",
     fix="choose sizes that divide; the message names the two numbers",
 )
+CHAT_PADDING = 8
 
 C10 = Rule(
     "C10",
@@ -129,6 +132,17 @@ def sequence_divides(stage):
         )
 
 
+@C2
+def padding_divides(stage):
+    """SFT on conversations pads a batch to a multiple of 8 and to nothing else (gpt_sft_chat_dataset.py:373)."""
+    tensor = stage.number(TP, 1) if stage.get("model.sequence_parallel") else 1
+    context = stage.number(CP, 1)
+    unit = math.lcm(tensor * context, 2 * context if context > 1 else 1)
+    if stage.kind == "sft" and unit > 0 and CHAT_PADDING % unit:
+        message = f"rows are padded to multiples of {CHAT_PADDING}, which do not divide by {unit} (TP x CP, 2 x CP)"
+        yield CP if context > 1 else TP, message, "lower TP or CP, or switch sequence parallelism off"
+
+
 @C10
 def no_virtual_pipeline(stage):
     key = "model.virtual_pipeline_model_parallel_size"
@@ -151,6 +165,8 @@ def overlap_flags(stage):
             "is on without model.transformer_engine",
             "set model.transformer_engine=true or switch it off",
         )
+    if stage.number(CP, 1) > 1 and stage.get("model.transformer_engine") is False:
+        yield CP, "context parallelism is only in Transformer Engine's attention", "set model.transformer_engine=true"
 
 
 @C10

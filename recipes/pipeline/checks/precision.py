@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from recipes.pipeline.checks.registry import Rule
 
+OPTIMIZERS = ("portable_adamw", "mcore_distributed_optim", "distributed_fused_adam", "fused_adam")
 WIDTH = {"bf16": 16, "bf16-mixed": 16, "bf16-true": 16, "32": 32, "32-true": 32}
 
 C5 = Rule(
@@ -39,6 +40,13 @@ def precisions_agree(stage):
 @C5
 def optimizer_fits(stage):
     name, half_weights = stage.get("model.optim.name"), stage.get("model.megatron_amp_O2")
+    if name == "adamw":
+        message = (
+            "torch's AdamW keeps its step as a tensor, which no distributed checkpoint takes: the first save fails"
+        )
+        yield "model.optim.name", message, "use portable_adamw"
+    elif name is not None and name not in OPTIMIZERS:
+        yield "model.optim.name", f"is {name!r}", f"use one of {', '.join(OPTIMIZERS)}"
     if name == "mcore_distributed_optim" and half_weights is False:
         yield "model.megatron_amp_O2", "mcore_distributed_optim needs it", "set model.megatron_amp_O2=true"
     if half_weights and WIDTH.get(str(stage.get("model.precision"))) == 32:

@@ -29,6 +29,14 @@ def sequence_parallel_alone(stage):
 
 
 @C14
+def missing_weights_pass(stage):
+    key = "model.dist_ckpt_load_strictness"
+    if stage.get(key) in ("log_all", "log_unexpected", "return_all", "return_unexpected", "ignore_all"):
+        message = f"is {stage.get(key)}: weights that the checkpoint lacks are written to the log and left random"
+        yield key, message, "only where every missing key ends in _extra_state; otherwise null"
+
+
+@C14
 def greedy_repeats(stage):
     if stage.get("greedy") and stage.number("responses_per_prompt", 1) > 1:
         yield "responses_per_prompt", "greedy responses to one prompt are all the same", "use 1, or greedy=false"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 from recipes.pipeline import references
@@ -19,14 +20,23 @@ FILES = ("train", "validation")
 
 @C17
 def one_global_batch(stage):
-    needed = stage.number("model.global_batch_size")
-    for name in FILES if needed and stage.loop else ():
+    batch = stage.number("model.global_batch_size")
+    for name in FILES if batch and stage.loop else ():
+        needed = batch * _batches(stage, name)
         for ref in references.items(stage.get(f"inputs.{name}")):
             pair = references.thaw(ref)
             rows, where = _planned(stage, *pair) if pair else (_count(Path(ref), needed), ref)
             if rows is not None and rows < needed:
                 message = f"{where} has {rows} rows, one global batch of stage {stage.name} needs {needed}"
+                if needed > batch:
+                    message += f" with limit_val_batches {stage.get(f'{stage.loop}.limit_val_batches')}"
                 yield f"inputs.{name}", message, "make it larger or lower model.global_batch_size"
+
+
+def _batches(stage, name: str) -> int:
+    """Global batches that a file must have: a share of the validation batches is rounded down, perhaps to none."""
+    share = stage.get(f"{stage.loop}.limit_val_batches")
+    return math.ceil(1 / share) if name == "validation" and isinstance(share, float) and 0 < share < 1 else 1
 
 
 def _planned(stage, producer: str, output: str) -> tuple[int | None, str]:
