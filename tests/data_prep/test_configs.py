@@ -320,7 +320,7 @@ def test_the_source_of_the_fork_guide_runs(tmp_path, monkeypatch, capsys):
     shown = blocks(ROOT / "docs/fork.md")
     (code,) = [block for block in shown if block.info.startswith("python")]
     (data,) = [block for block in shown if block.info.startswith("jsonl")]
-    (config,) = [block for block in shown if block.info == "yaml"]
+    (config,) = [block for block in shown if block.info == "yaml" and block.lines[0] == "# votes.yaml"]
     name = code.info.split()[1]
     assert name.startswith("data_prep/sources/") and not (ROOT / name).exists()
     module = "data_prep.sources." + Path(name).stem

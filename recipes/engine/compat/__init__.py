@@ -21,9 +21,9 @@ def install() -> list[str]:
     if _active is not None:
         return _active
 
-    from recipes.engine.compat import adapters, apex, cuda, torch_version, transformer_engine
+    from recipes.engine.compat import adapters, apex, cuda, fused_adam, gloo, torch_version, transformer_engine
 
-    parts = (torch_version, cuda, transformer_engine, adapters, apex)
+    parts = (torch_version, cuda, gloo, transformer_engine, adapters, apex, fused_adam)
     needed = [part for part in parts if part.needed()]
     for part in needed:
         part.before_nemo()

@@ -1,7 +1,8 @@
 """A machine without CUDA: everything that asks for the GPU gets the CPU.
 
-NeMo, megatron-core and NeMo-Aligner name the device in four ways: `torch.cuda.current_device()`, `tensor.cuda()`,
-`device="cuda"` in a factory, and `torch.cuda.FloatTensor`. Each is answered with its CPU counterpart here.
+NeMo, megatron-core and NeMo-Aligner name the device in five ways: `torch.cuda.current_device()`, `tensor.cuda()`,
+`device="cuda"` in a factory, `torch.cuda.FloatTensor`, and `tensor.type() == "torch.cuda.FloatTensor"`. Each is answered
+with its CPU counterpart here.
 Where CUDA is there, nothing in this file is applied.
 """
 
@@ -39,6 +40,7 @@ def before_nemo() -> None:
     torch.Tensor.cuda = lambda self, *args, **kwargs: self
     torch.nn.Module.cuda = lambda self, *args, **kwargs: self
     torch.Tensor.to = _to_cpu(torch.Tensor.to, cpu)
+    torch.Tensor.type = _type_of_cuda(torch.Tensor.type)
 
 
 def after_nemo() -> None:
@@ -72,6 +74,19 @@ def _replace_types(torch) -> None:
     """`torch.cuda.LongTensor([...])` builds, `isinstance(x, torch.cuda.FloatTensor)` asks; both work on CPU types."""
     for name in ("FloatTensor", "HalfTensor", "BFloat16Tensor", "LongTensor", "IntTensor", "ByteTensor", "BoolTensor"):
         setattr(torch.cuda, name, getattr(torch, name))
+
+
+def _type_of_cuda(original):
+    """`tensor.type()` with the name that it would have on a GPU, and `tensor.type(name)` for both names."""
+
+    @functools.wraps(original)
+    def type_(self, dtype=None, *args, **kwargs):
+        if dtype is None:
+            return original(self).replace("torch.", "torch.cuda.", 1)
+        dtype = dtype.replace("torch.cuda.", "torch.", 1) if isinstance(dtype, str) else dtype
+        return original(self, dtype, *args, **kwargs)
+
+    return type_
 
 
 def _is_cuda(device) -> bool:
