@@ -9,7 +9,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from recipes import __version__, commands, data_commands, plan_commands
+from recipes import __version__
+from recipes.commands import data, pipelines, plan, runs
 from recipes.errors import EXIT_DONE, EXIT_FAILED, EXIT_INPUT, StageFailed, UserInputError
 
 PIPELINE_HELP = "a name under configs/pipeline, the path of a YAML file, or the directory of a run, to run it again"
@@ -56,8 +57,8 @@ def _parser() -> argparse.ArgumentParser:
     _about_pipelines(add)
     _about_runs(add)
     text = "build and look at data sets"
-    data = subparsers.add_parser("data", help=text, description=text, allow_abbrev=False)
-    _about_data(_adder(data.add_subparsers(required=True, metavar="COMMAND")))
+    of_data = subparsers.add_parser("data", help=text, description=text, allow_abbrev=False)
+    _about_data(_adder(of_data.add_subparsers(required=True, metavar="COMMAND")))
     return parser
 
 
@@ -79,23 +80,23 @@ def _about_data(add) -> None:
     config = _shared("config", metavar="CONFIG", help="a name under configs/data, or the path of a YAML file")
     overrides = {"nargs": "*", "metavar": "KEY=VALUE", "help": "settings, for example blend.rows=1000"}
     dataset = _shared("dataset", type=Path, metavar="DIR", help="a built data set, for example datasets/NAME")
-    add(data_commands.ls, "list the data sets", _json())
-    add(data_commands.schemas, "list the layouts of rows that are read", _json())
-    show = add(data_commands.show, "show the complete config of a data set", config, _json())
+    add(data.ls, "list the data sets", _json())
+    add(data.schemas, "list the layouts of rows that are read", _json())
+    show = add(data.show, "show the complete config of a data set", config, _json())
     show.add_argument("overrides", **overrides)
-    build = add(data_commands.build, "build a data set", config, _json())
+    build = add(data.build, "build a data set", config, _json())
     build.add_argument("--out", type=Path, metavar="DIR", help="where to, default datasets/NAME")
-    build.add_argument("--cache", type=Path, metavar="DIR", default=data_commands.CACHE, help="default %(default)s")
+    build.add_argument("--cache", type=Path, metavar="DIR", default=data.CACHE, help="default %(default)s")
     build.add_argument("--workers", type=_positive, metavar="N", help="processes, default one a core, at most 8")
     build.add_argument("overrides", **overrides)
-    inspect = add(data_commands.inspect, "count the buckets of a data set, or show rows of one", dataset, _json())
+    inspect = add(data.inspect, "count the buckets of a data set, or show rows of one", dataset, _json())
     inspect.add_argument("bucket", nargs="?", metavar="BUCKET")
     inspect.add_argument("--source", metavar="NAME", help="only rows of this source")
     inspect.add_argument("--rows", type=_positive, metavar="N", default=5, help="how many, default 5")
     inspect.add_argument("--full", action="store_true", help="do not shorten long rows")
-    add(data_commands.card, "write the page about a data set again, and its hash into the manifest", dataset)
-    add(data_commands.verify, "compare a data set's files with its manifest", dataset, _json())
-    judge = add(data_commands.agreement, "how often a judge agrees with itself when two answers are swapped", _json())
+    add(data.card, "write the page about a data set again, and its hash into the manifest", dataset)
+    add(data.verify, "compare a data set's files with its manifest", dataset, _json())
+    judge = add(data.agreement, "how often a judge agrees with itself when two answers are swapped", _json())
     judge.add_argument("file", type=Path, metavar="FILE", help="rows of message_id, model_1, model_2, score")
 
 
@@ -105,18 +106,18 @@ def _about_pipelines(add) -> None:
     cluster = _shared("--cluster", metavar="PROFILE", help="a name under configs/cluster, or the path of a YAML file")
     overrides = {"nargs": "*", "metavar": "KEY=VALUE", "help": OVERRIDES_HELP}
 
-    add(commands.ls, "list the pipelines", _json())
+    add(pipelines.ls, "list the pipelines", _json())
     text = "show the stages of a pipeline, or the complete config of one"
-    show = add(commands.show, text, pipeline, cluster, _json())
+    show = add(pipelines.show, text, pipeline, cluster, _json())
     show.add_argument("stage", nargs="?", metavar="STAGE")
     show.add_argument("overrides", **overrides)
     explain = add(
-        commands.explain, "show the value of a setting and every file and line that set it", pipeline, cluster, _json()
+        pipelines.explain, "show the value of a setting and every file and line that set it", pipeline, cluster, _json()
     )
     explain.add_argument("key", metavar="KEY", help="for example dpo.model.optim.lr, or dpo.model for all below it")
     explain.add_argument("overrides", **overrides)
     text = "find what is wrong with a pipeline before anything runs"
-    check = add(commands.check, text, cluster, _json(), _runs_dir())
+    check = add(pipelines.check, text, cluster, _json(), _runs_dir())
     check.add_argument("pipeline", nargs="?", metavar="PIPELINE", help=PIPELINE_HELP)
     check.add_argument("--explain", metavar="RULE", help="say what a rule is about, for example C2")
     text = "show every setting of the checkpoints from outside, the stage's own, and which of the two holds"
@@ -124,22 +125,22 @@ def _about_pipelines(add) -> None:
     check.add_argument("--run", metavar="NAME", help="say as well what would become of the work in this run")
     check.add_argument("overrides", **overrides)
     text = "what a pipeline takes before it is submitted: memory, time, disk; and layouts that would fit"
-    plan = add(plan_commands.plan, text, pipeline, cluster, _json())
-    plan.add_argument("--stage", dest="stages", action="append", default=[], metavar="STAGE", help="only this stage")
-    plan.add_argument("--gpu", metavar="NAME", help="for stages that name no GPU, for example H100")
-    plan.add_argument("--gpus", type=_positive, metavar="N", help="look for the fastest layout on so many of them")
-    plan.add_argument("--write", type=Path, metavar="FILE", help="write that layout; a pipeline's `layout:` takes it")
-    plan.add_argument("--efficiency", type=_share, default=0.4, metavar="X", help="of the bf16 peak, default 0.4")
-    plan.add_argument("--disk-rate", type=_rate, default=10.0, metavar="GB/S", help="of all ranks, default 10")
-    plan.add_argument("overrides", **overrides)
-    run = add(commands.run, "run a pipeline on this machine", pipeline, _runs_dir(), _jobs(), *_selection())
+    costs = add(plan.plan, text, pipeline, cluster, _json())
+    costs.add_argument("--stage", dest="stages", action="append", default=[], metavar="STAGE", help="only this stage")
+    costs.add_argument("--gpu", metavar="NAME", help="for stages that name no GPU, for example H100")
+    costs.add_argument("--gpus", type=_positive, metavar="N", help="look for the fastest layout on so many of them")
+    costs.add_argument("--write", type=Path, metavar="FILE", help="write that layout; a pipeline's `layout:` takes it")
+    costs.add_argument("--efficiency", type=_share, default=0.4, metavar="X", help="of the bf16 peak, default 0.4")
+    costs.add_argument("--disk-rate", type=_rate, default=10.0, metavar="GB/S", help="of all ranks, default 10")
+    costs.add_argument("overrides", **overrides)
+    run = add(runs.run, "run a pipeline on this machine", pipeline, _runs_dir(), _jobs(), *_selection())
     run.add_argument("--fresh", action="store_true", help="begin the selected stages anew although they are done")
     run.add_argument("overrides", **overrides)
     text = "submit a pipeline to a Slurm cluster, one job a stage; submitting again is safe"
-    submit = add(commands.submit, text, pipeline, cluster, _runs_dir(), _json(), *_selection())
+    submit = add(runs.submit, text, pipeline, cluster, _runs_dir(), _json(), *_selection())
     submit.add_argument("--dry-run", action="store_true", help="write the scripts, show the plan, submit nothing")
     submit.add_argument("overrides", **overrides)
-    new = add(commands.new, "make a pipeline of your own from one of these, in a folder with only what differs")
+    new = add(pipelines.new, "make a pipeline of your own from one of these, in a folder with only what differs")
     new.add_argument("name", metavar="NAME", help="of the pipeline and of its folder")
     new.add_argument("--from", dest="recipe", metavar="PIPELINE", required=True, help=PIPELINE_HELP)
     text = "a Hugging Face folder or a NeMo directory that it begins with"
@@ -162,17 +163,17 @@ def _about_runs(add) -> None:
     """resume, cancel, status, logs, report, verify and diff: they take a run."""
     run = _shared("run", metavar="RUN", help="the name of a run, or its directory")
     text = "go on with a run that stopped, with the configs it was started with, where it was started"
-    resume = add(commands.resume, text, run, _runs_dir(), _jobs())
+    resume = add(runs.resume, text, run, _runs_dir(), _jobs())
     resume.add_argument("--here", action="store_true", help="on this machine although it was submitted to a cluster")
-    cancel = add(commands.cancel, "cancel the jobs of a submitted run, or of some of its stages", run, _runs_dir())
+    cancel = add(runs.cancel, "cancel the jobs of a submitted run, or of some of its stages", run, _runs_dir())
     cancel.add_argument("stages", nargs="*", metavar="STAGE")
-    add(commands.status, "the state of every stage of a run", run, _runs_dir(), _json())
-    logs = add(commands.logs, "print the log of a stage, or of all", run, _runs_dir())
+    add(runs.status, "the state of every stage of a run", run, _runs_dir(), _json())
+    logs = add(runs.logs, "print the log of a stage, or of all", run, _runs_dir())
     logs.add_argument("stage", nargs="?", metavar="STAGE")
     logs.add_argument("-f", "--follow", action="store_true", help="go on while the run is at work")
-    add(commands.report, "write the report of a run", run, _runs_dir())
-    add(commands.verify, "compare every file of a run with what was recorded of it", run, _runs_dir(), _json())
-    two = add(commands.diff, "name the first stage in which two runs differ, and why", _runs_dir(), _json())
+    add(runs.report, "write the report of a run", run, _runs_dir())
+    add(runs.verify, "compare every file of a run with what was recorded of it", run, _runs_dir(), _json())
+    two = add(runs.diff, "name the first stage in which two runs differ, and why", _runs_dir(), _json())
     for name in ("a", "b"):
         two.add_argument(name, metavar=name.upper(), help="the name of a run, or its directory")
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from recipes import commands
 from recipes.cli import main
+from recipes.commands import pipelines
 from recipes.errors import StageFailed
 from recipes.pipeline import runner
 from recipes.pipeline.artifacts import config_text
@@ -241,6 +241,6 @@ def test_a_failed_stage_is_exit_code_1(monkeypatch, capsys):
     def ls(args):
         raise StageFailed("sft: lost")
 
-    monkeypatch.setattr(commands, "ls", ls)
+    monkeypatch.setattr(pipelines, "ls", ls)
     assert main(["ls"]) == 1
     assert capsys.readouterr().err == "sft: lost\n"

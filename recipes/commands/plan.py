@@ -6,6 +6,7 @@ import argparse
 import json
 from pathlib import Path
 
+from recipes.commands.finding import compose
 from recipes.errors import EXIT_DONE, EXIT_INPUT, Problem, UserInputError
 
 
@@ -15,7 +16,7 @@ def plan(args) -> int:
     from recipes.planner.plan import unknown
     from recipes.planner.work import Assumptions
 
-    pipeline = compose(args)
+    pipeline = _compose(args)
     unknown(pipeline, args.stages)
     assumed = Assumptions(args.efficiency, args.disk_rate * 1e9)
     made = make_plan(pipeline, assumed, args.gpu, args.stages or None)
@@ -79,15 +80,13 @@ def _end(args, problems: list[Problem], found) -> int:
     return EXIT_INPUT if problems else EXIT_DONE
 
 
-def compose(args):
+def _compose(args):
     """The pipeline; inputs that nobody has set yet are left open, since a plan needs sizes and no files."""
-    from recipes.commands import _compose
-
     try:
-        return _compose(args)
+        return compose(args)
     except UserInputError as error:
         keys = [problem.fix.removeprefix("set ") for problem in error.problems]
         if not all(key.startswith("stages.") and ".inputs." in key and " " not in key for key in keys):
             raise
     open_inputs = [f"{key}=not-set" for key in keys]
-    return _compose(argparse.Namespace(**{**vars(args), "overrides": [*args.overrides, *open_inputs]}))
+    return compose(argparse.Namespace(**{**vars(args), "overrides": [*args.overrides, *open_inputs]}))

@@ -1,0 +1,1 @@
+"""What each `align` command does: `function(args) -> exit code`."""
