@@ -207,10 +207,13 @@ class AtomicFile:
         return self
 
     def write(self, row: dict) -> None:
-        data = (dump(row) + "\n").encode("utf-8")
+        self.write_lines((dump(row) + "\n").encode("utf-8"))
+
+    def write_lines(self, data: bytes) -> None:
+        """Whole lines, ready made."""
         self._digest.update(data)
         self._stream.write(data)
-        self.rows += 1
+        self.rows += data.count(b"\n")
 
     @property
     def sha256(self) -> str:

@@ -11,23 +11,16 @@ from __future__ import annotations
 
 import json
 import os
-from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from itertools import chain
+from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 
-from data_prep.checks import Rendering, Rules, check
-from data_prep.formats import TRAINER_ROWS, meta_row
-from data_prep.jsonl import AtomicFile, file_sha256, read_rows, refuse
-from data_prep.records import Record
-from data_prep.rules import RULES, BadRow
-from data_prep.sources import KINDS, Context, adjacent, convert, detect
+from data_prep.jsonl import AtomicFile, file_sha256, refuse
+from data_prep.passes import Found, Options, RowPass, found
+from data_prep.sources import KINDS
 from data_prep.template import Template
-from data_prep.tokens import Tokenizer
+from data_prep.workers import Workers
 from recipes.errors import Problem, UserInputError
-
-SHOWN_PROBLEMS = 10  # of a bad file, the first ones are printed and the rest counted
 
 
 @dataclass(frozen=True)
@@ -47,21 +40,6 @@ class Prepared:
     max_tokens: int
 
 
-@dataclass
-class _Pass:
-    """What one pass over the rows has seen so far."""
-
-    counts: Counter = field(default_factory=Counter)
-    problems: list[Problem] = field(default_factory=list)
-    refused: int = 0
-    schema: object = None
-    human: int = 0
-    max_tokens: int = 0
-    rewards: set = field(default_factory=set)  # distinct (chosen, rejected); two are enough to know they differ
-    rewarded: int = 0
-    judges: set = field(default_factory=set)  # whose the rewards are
-
-
 def prepare(
     kind: str,
     source: Path,
@@ -77,6 +55,7 @@ def prepare(
     embedded_turns: str = "refuse",
     judge: str | None = None,
     limit: int | None = None,
+    workers: Workers | int = 1,
 ) -> Prepared:
     """Check and convert `source` (.jsonl or .json, .gz or not) into <out_dir>/<name>.<sha12>.jsonl.
 
@@ -89,49 +68,56 @@ def prepare(
     embedded_turns: "refuse" | "split" rendered turns inside a message (HelpSteer2 prompts are always split)
     judge:       hash or name of the model whose rewards the pairs must have; None = any, but one
     limit:       keep at most this many rows
+    workers:     processes among which the rows of a large file are spread; the output does not depend on them
 
     Raises UserInputError naming file:line, field and fix. Beside the output: .meta.jsonl and .ledger.json.
     """
-    _check_options(kind, template, over_length, bad_rows, rewards, embedded_turns, max_length, tokenizer)
-    encoder = Tokenizer(tokenizer) if tokenizer else None
-    if encoder and template and kind != "text":
-        encoder.check_template(template)
-    drop = {rule for rule in RULES if bad_rows == "drop" and rule != "D6"} | (
-        {"D6"} if over_length == "drop" else set()
-    )
-    context, how = Context(template, embedded_turns), Rendering(template, encoder)
-    rules, seen = Rules(rewards, max_length), _Pass()
-    with AtomicFile(out_dir) as out, AtomicFile(out_dir) as meta:
-        for line, row in _records(kind, source, seen):
-            if limit is not None and seen.counts["kept"] >= limit:
-                seen.counts["beyond_limit"] += seen.schema.rows
-                continue
-            try:
-                record = convert(seen.schema, row, line, context)
-                trainer_rows = TRAINER_ROWS[kind](record, template)
-                tokens = check(kind, record, trainer_rows, how, rules)
-            except BadRow as bad:
-                _note(seen, bad, source, line, drop, len(row) if isinstance(row, list) else 1)
-                continue
-            for trainer_row in trainer_rows:
-                out.write(trainer_row)
-            meta.write(meta_row(kind, record, tokens))
-            _keep(seen, record, tokens, kind)
+    _check_options(kind, template, over_length, bad_rows, rewards, embedded_turns, max_length)
+    texts = (kind, Path(source), template, tokenizer, max_length)
+    rows_pass, seen = RowPass(Options(*texts, over_length, bad_rows, rewards, embedded_turns, limit)), Found()
+    with AtomicFile(out_dir) as out, AtomicFile(out_dir) as meta, _several(workers) as processes:
+        schema, batches = found(rows_pass, processes)
+        for batch in batches:
+            out.write_lines(batch.rows)
+            meta.write_lines(batch.meta)
+            seen.add(batch)
         _check_file(seen, source, rewards)
         _check_judge(seen, source, judge)
-        return _commit(kind, source, name, template, encoder, rules, seen, out, meta)
+        return _commit(rows_pass, name, schema, seen, out, meta)
 
 
-def _records(kind: str, source: Path, seen: _Pass) -> Iterator[tuple[int, dict | list[dict]]]:
-    """What the schema's adapter takes; the schema is that of the first row."""
-    rows = read_rows(source)
-    first = next(rows, None)
-    if first is not None:
-        seen.schema = detect(kind, first[1], source)
-        yield from adjacent(seen.schema, chain([first], rows))
+def usable_rows(
+    kind: str,
+    source: Path,
+    template: Template | None,
+    tokenizer: Path | None,
+    max_length: int,
+    *,
+    over_length: str = "refuse",
+    bad_rows: str = "refuse",
+    rewards: str = "optional",
+    embedded_turns: str = "refuse",
+    workers: Workers | int = 1,
+) -> int:
+    """How many rows `prepare` would keep. Raises UserInputError where it does, and writes nothing."""
+    _check_options(kind, template, over_length, bad_rows, rewards, embedded_turns, max_length)
+    texts = (kind, Path(source), template, tokenizer, max_length)
+    rows_pass = RowPass(Options(*texts, over_length, bad_rows, rewards, embedded_turns, write=False))
+    seen = Found()
+    with _several(workers) as processes:
+        for batch in found(rows_pass, processes)[1]:
+            seen.add(batch)
+    _check_file(seen, source, rewards)
+    _check_judge(seen, source, None)
+    return seen.counts["kept"]
 
 
-def _check_options(kind, template, over_length, bad_rows, rewards, embedded_turns, max_length, tokenizer) -> None:
+def _several(workers: Workers | int) -> Workers:
+    """Those that the caller has started, which outlive the block; or new ones for it alone."""
+    return Workers(workers) if isinstance(workers, int) else nullcontext(workers)
+
+
+def _check_options(kind, template, over_length, bad_rows, rewards, embedded_turns, max_length) -> None:
     """Programming errors of a stage, not of the user: ValueError."""
     allowed = {
         "kind": (kind, KINDS),
@@ -149,30 +135,7 @@ def _check_options(kind, template, over_length, bad_rows, rewards, embedded_turn
         raise ValueError(f"max_length is {max_length}")
 
 
-def _note(seen: _Pass, bad: BadRow, source: Path, line: int, drop: set[str], rows: int) -> None:
-    """A record that breaks a rule: count its rows if the rule drops rows, else remember the problem."""
-    if bad.rule in drop:
-        seen.counts[RULES[bad.rule].bucket] += rows
-        return
-    seen.refused += 1
-    if len(seen.problems) < SHOWN_PROBLEMS:
-        seen.problems.append(Problem(bad.rule, f"{source}:{line}", f"{bad.field} {bad.message}", bad.fix))
-
-
-def _keep(seen: _Pass, record: Record, tokens: int, kind: str) -> None:
-    seen.counts["kept"] += 1
-    if seen.schema.rows > 1:
-        seen.counts["joined"] += seen.schema.rows - 1
-    seen.human += record.human
-    seen.max_tokens = max(seen.max_tokens, tokens)
-    if kind == "preference" and record.chosen.reward is not None:
-        seen.rewarded += 1
-        seen.judges.add(record.judge)
-        if len(seen.rewards) < 2:
-            seen.rewards.add((record.chosen.reward, record.rejected.reward))
-
-
-def _check_file(seen: _Pass, source: Path, rewards: str) -> None:
+def _check_file(seen: Found, source: Path, rewards: str) -> None:
     """Rules about the file as a whole. Raises UserInputError with everything that was found."""
     if seen.refused > len(seen.problems):
         seen.problems.append(
@@ -203,7 +166,7 @@ def _check_file(seen: _Pass, source: Path, rewards: str) -> None:
         )
 
 
-def _check_judge(seen: _Pass, source: Path, judge: str | None) -> None:
+def _check_judge(seen: Found, source: Path, judge: str | None) -> None:
     """D29: the rewards of a file are one model's, and that model is the one that is expected."""
     names = sorted(name[:12] or "nobody named" for name in seen.judges)
     if len(names) > 1:
@@ -213,23 +176,24 @@ def _check_judge(seen: _Pass, source: Path, judge: str | None) -> None:
         raise refuse(source, None, message, "D29", "run the stage that makes the pairs again, or name its own output")
 
 
-def _commit(kind, source, name, template, encoder, rules, seen, out, meta) -> Prepared:
-    sha256, schema = out.sha256, seen.schema.name
+def _commit(rows_pass: RowPass, name: str, schema: str, seen: Found, out: AtomicFile, meta: AtomicFile) -> Prepared:
+    options, encoder, sha256 = rows_pass.options, rows_pass.how.tokenizer, out.sha256
+    template = options.template
     counts = dict(sorted(seen.counts.items()))
     stem = f"{name}.{sha256[:12]}"
     meta_path = meta.commit(f"{stem}.meta.jsonl")
     ledger = {
-        "kind": kind,
-        "source": Path(source).name,
-        "source_sha256": file_sha256(source),
+        "kind": options.kind,
+        "source": options.source.name,
+        "source_sha256": file_sha256(options.source),
         "schema": schema,
         "rows_read": sum(counts.values()),
         "counts": counts,
         "human_rows": seen.human,
         "max_tokens": seen.max_tokens,
-        "max_length": rules.max_length,
+        "max_length": options.max_length,
         "lengths_checked": encoder is not None,
-        "rewards": rules.rewards,
+        "rewards": options.rewards,
         "template": template.name if template else None,
         "template_sha256": template.sha256 if template else None,
         "tokenizer_sha256": file_sha256(encoder.path) if encoder else None,

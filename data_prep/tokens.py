@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import json
 from functools import cached_property, lru_cache
+from itertools import chain
 from pathlib import Path
 
+from data_prep.borders import Borders, Words, of_hugging_face, of_sentencepiece, proto_fields, splits_alike
 from data_prep.rules import BadRow
 from data_prep.template import Template
 from recipes.errors import Problem, UserInputError
 
 _PREFIX = "\x00"  # as in NeMo's chat data set: keeps sentencepiece from adding a leading space to the piece we look at
+_MANY = 1000  # texts after which it is worth a fraction of a second to learn where they can be cut
 TOKENIZERS = "tokenizers==0.21.4"  # what transformers 4.48, which NeMo reads these files with, asks for
 
 
@@ -39,6 +42,7 @@ class Tokenizer:
         except Exception as error:  # what the two libraries raise for a broken file is not documented
             raise self._refuse(f"cannot be read as {kind.what}: {error}", "copy the file again") from None
         self._prefix_length = len(self._model.encode(_PREFIX))
+        self._encoded, self._control, self._borders, self._marks = 0, (), Borders(), ()
         self.encode = lru_cache(maxsize=512)(self._encode)  # prompts and headers repeat
 
     @classmethod
@@ -52,7 +56,17 @@ class Tokenizer:
         return UserInputError(Problem("D7", str(self.path), message, fix))
 
     def _encode(self, text: str) -> tuple[int, ...]:
+        self._encoded += 1
+        if self._encoded == _MANY:
+            self._learn_borders()
         return tuple(self._model.encode(text))
+
+    def _learn_borders(self) -> None:
+        """From here on no text is encoded twice where the file of the tokenizer proves that once is enough."""
+        self._borders = self._model.borders()
+        self._marks = tuple(token for token in self._control if token in self._borders.marks)
+        if self._borders.words:
+            self._model.encode = Words(self._model.encode).encode
 
     def encode_inside(self, text: str) -> tuple[int, ...]:
         return self.encode(_PREFIX + text)[self._prefix_length :]
@@ -103,17 +117,23 @@ class Tokenizer:
             if ids[0] in seen:
                 raise self._refuse(f"gives {token} and {seen[ids[0]]} the same id", "use the tokenizer of the model")
             seen[ids[0]] = token
+        self._control = tuple(template.control_tokens)
+        self._marks = tuple(token for token in self._control if token in self._borders.marks)
 
     def split_prefix(self, prompt: str, response: str, field: str) -> tuple[tuple[int, ...], int]:
         """(ids of prompt + response, how many are the prompt's); BadRow D7 if a token spans the border."""
-        before, whole = self.encode(prompt), self.encode(prompt + response)
-        if whole[: len(before)] != before or len(whole) == len(before):
+        at = max((prompt.rfind(mark) + len(mark) for mark in self._marks if mark in prompt), default=0)
+        head, tail = prompt[:at], prompt[at:]  # up to the last mark, the prompt has the same tokens in any text
+        start = self.encode(head) if head else ()
+        before, rest = self.encode(tail), self.encode(tail + response)
+        if rest[: len(before)] != before or len(rest) == len(before):
+            before, whole = start + before, start + rest
             at = next((i for i, (a, b) in enumerate(zip(before, whole)) if a != b), len(before))
             piece = self.piece(whole[min(at, len(whole) - 1)])
             raise BadRow(
                 "D7", field, f"a token spans the border of prompt and response (piece {piece!r} at token {at})"
             )
-        return whole, len(before)
+        return start + rest, len(start) + len(before)
 
     def check_prefix(self, prompt: str, response: str, field: str) -> int:
         """Number of tokens of prompt + response; BadRow D7 unless the prompt's ids start the ids of the whole."""
@@ -121,6 +141,10 @@ class Tokenizer:
 
     def split_segments(self, whole: str, segments: list[str], field: str) -> tuple[tuple[int, ...], list[int]]:
         """(ids of `whole`, tokens of each segment); BadRow D7 unless the segments' ids, one by one, start them."""
+        rest = whole.removeprefix("".join(segments))
+        if self._marks and rest != whole and all(text.startswith(self._marks) for text in [*segments[1:], rest]):
+            pieces = [self.encode(segment) for segment in segments]
+            return tuple(chain(*pieces, self.encode(rest))), [len(piece) for piece in pieces]
         ids = self.encode(whole)
         lengths = [len(self.encode(segments[0]))]
         at = lengths[0]
@@ -154,6 +178,10 @@ class _SentencePiece:
     def encode_batch(self, texts: list[str]) -> list[list[int]]:
         return self._model.encode(texts, num_threads=1)
 
+    def borders(self) -> Borders:
+        pieces = self._model.id_to_piece(list(range(self._model.get_piece_size())))
+        return of_sentencepiece(self._model.serialized_model_proto(), pieces)
+
     def growth(self) -> int | None:
         """1 if no character can take more tokens than it has bytes, else None.
 
@@ -171,37 +199,8 @@ def _has_normalization(model: bytes) -> bool:
 
     Read from the bytes, since the Python package does not say. Fields: sentencepiece_model.proto, ModelProto 3, 2.
     """
-    normalizer = next((value for number, value in _proto_fields(model) if number == 3), b"")
-    return any(number == 2 and value for number, value in _proto_fields(normalizer))
-
-
-def _proto_fields(message: bytes):
-    """(field number, value) of a protobuf message; value is b"" unless the field is a string, bytes or a message."""
-    at = 0
-
-    def varint() -> int:
-        nonlocal at
-        value = shift = 0
-        while True:
-            byte = message[at]
-            at += 1
-            value |= (byte & 127) << shift
-            shift += 7
-            if byte < 128:
-                return value
-
-    while at < len(message):
-        key = varint()
-        wire, value = key & 7, b""
-        if wire == 0:
-            varint()
-        elif wire == 2:
-            size = varint()
-            value = message[at : at + size]
-            at += size
-        else:
-            at += {1: 8, 5: 4}[wire]
-        yield key >> 3, value
+    normalizer = b"".join(value for number, value in proto_fields(model) if number == 3)
+    return any(number == 2 and value for number, value in proto_fields(normalizer))
 
 
 class _HuggingFace:
@@ -241,13 +240,12 @@ class _HuggingFace:
     def decode(self, ids: list[int]) -> str:
         return self._model.decode(ids, skip_special_tokens=False)
 
+    def borders(self) -> Borders:
+        return of_hugging_face(self._spec)
+
     def growth(self) -> int | None:
         """1 for a byte-level BPE, 3 for one that normalizes to NFC (Unicode's worst case in UTF-8), else None."""
-        steps = self._spec.get("pre_tokenizer") or {}
-        steps = steps.get("pretokenizers", [steps])
-        byte_level = [step for step in steps if step.get("type") == "ByteLevel" and not step.get("add_prefix_space")]
-        plain = all(step.get("type") in ("ByteLevel", "Split", "Digits") for step in steps)
-        if self._spec["model"].get("type") != "BPE" or len(byte_level) != 1 or not plain:
+        if self._spec["model"].get("type") != "BPE" or not splits_alike(self._spec):
             return None
         normalizer = self._spec.get("normalizer")
         return 1 if normalizer is None else 3 if normalizer.get("type") == "NFC" else None

@@ -16,47 +16,24 @@ import shutil
 import sqlite3
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
-from multiprocessing import get_context
 from pathlib import Path
 
 import xxhash
 
 from data_prep.build.rows import COLUMNS, RowOptions, RowWorker, dropped
-from data_prep.jsonl import BadLine, decode, file_sha256, read_rows, refuse
+from data_prep.jsonl import file_sha256
+from data_prep.parts import Part, parts
 from data_prep.rules import BadRow
 from data_prep.sources import Schema, adjacent, all_schemas
-from recipes.errors import StageFailed
+from data_prep.workers import Workers
 
 PART_BYTES = 8 << 20  # of a plain .jsonl file; other formats cannot be entered in the middle
 ROWS, INDEX = "rows.jsonl", "index.sqlite"
 _STALE = 24 * 3600  # seconds after which an unfinished shard is nobody's
 _BATCH = 2000  # rows between two inserts
-
-
-@dataclass(frozen=True)
-class Part:
-    """Bytes [start, stop) of a file; stop None: all of it."""
-
-    path: Path
-    start: int = 0
-    stop: int | None = None
-
-    @property
-    def size(self) -> int:
-        return (self.stop or self.path.stat().st_size) - self.start
-
-
-def parts(path: Path, rows_per_record: int) -> list[Part]:
-    """A file cut where it can be cut. A row belongs to the part in which its line begins."""
-    size = path.stat().st_size
-    if path.suffix != ".jsonl" or rows_per_record > 1 or size <= PART_BYTES:
-        return [Part(path)]
-    return [Part(path, start, min(start + PART_BYTES, size)) for start in range(0, size, PART_BYTES)]
 
 
 def fast_hash(path: Path) -> str:
@@ -101,7 +78,7 @@ def jobs(path: Path, options: RowOptions, schema: Schema, cache_dir: Path) -> li
     _options[key] = options
     found = []
     _tidy(cache_dir)
-    for part in parts(path, schema.rows):
+    for part in parts(path, schema.rows, PART_BYTES):
         text = json.dumps({**about, "start": part.start, "stop": part.stop}, sort_keys=True, default=str)
         found.append(Job(part, key, cache_dir / hashlib.sha256(text.encode()).hexdigest()[:32]))
     return found
@@ -127,19 +104,12 @@ class Reading:
         self.missing = [job for job in work if not (job.shard / INDEX).is_file()]
 
     def __iter__(self) -> Iterator[Job]:
-        if self.workers <= 1:
-            yield from self._in_order(map(_make, self.missing))
-            self.digests = {path: file_sha256(path) for path in self.digests}
-            return
-        try:
-            # All processes are forked before anything else starts a thread.
-            with ProcessPoolExecutor(self.workers, mp_context=get_context("fork")) as pool:
-                made = pool.map(_make, self.missing)
-                hashed = pool.map(file_sha256, self.digests)
-                yield from self._in_order(made)
-                self.digests = dict(zip(self.digests, hashed))
-        except BrokenProcessPool as error:  # a killed worker: the shards that are complete stay
-            raise StageFailed("a worker process was killed; start the build again to go on") from error
+        with Workers(self.workers) as workers:
+            # All are under way at once: the hashes come last, and a process that is done with its shards makes them.
+            made = workers.in_order(_make, self.missing, ahead=len(self.missing))
+            hashed = workers.in_order(file_sha256, self.digests, ahead=len(self.digests))
+            yield from self._in_order(made)
+            self.digests = dict(zip(self.digests, hashed))
 
     def _in_order(self, made: Iterator[None]) -> Iterator[Job]:
         missing = set(self.missing)
@@ -209,7 +179,7 @@ class _index:
 def _fill(part: Part, worker: RowWorker, out, index: _index) -> None:
     offset, number, rows, texts = 0, 0, [], []
     width = worker.schema.rows
-    for line, row in adjacent(worker.schema, _rows(part)):
+    for line, row in adjacent(worker.schema, part.rows()):
         try:
             data, columns, text = worker.work(row, line, offset)
         except BadRow as bad:
@@ -235,37 +205,3 @@ def _fill(part: Part, worker: RowWorker, out, index: _index) -> None:
 def _joined(line: int) -> tuple:
     """A source row that is part of the record of the row before it."""
     return (line, "joined", "part of the record of the row before", *[None] * (len(COLUMNS) - 3))
-
-
-def _rows(part: Part) -> Iterable[tuple[int, dict]]:
-    """(line within the part, row)."""
-    return _slice(part) if part.stop is not None else read_rows(part.path)
-
-
-def _slice(part: Part) -> Iterator[tuple[int, dict]]:
-    with open(part.path, "rb", buffering=1 << 20) as stream:
-        at = part.start
-        if at:
-            stream.seek(at - 1)
-            at += len(stream.readline()) - 1  # the rest of a line that began in the part before
-        for number, raw in enumerate(stream, 1):
-            if at >= part.stop:
-                return
-            at += len(raw)
-            try:
-                row = decode(raw)
-            except BadLine as bad:
-                raise refuse(part.path, number + _lines_before(part), str(bad), fix=bad.fix) from None
-            yield number, row
-
-
-def _lines_before(part: Part) -> int:
-    """Lines that begin before the part, to name a line by its place in the file."""
-    count = 0
-    with open(part.path, "rb") as stream:
-        left = part.start
-        while left > 0 and (block := stream.read(min(left, 1 << 20))):
-            count += block.count(b"\n")
-            left -= len(block)
-        stream.seek(max(part.start - 1, 0))
-        return count + (1 if part.start and stream.read(1) != b"\n" else 0)

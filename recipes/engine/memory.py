@@ -37,11 +37,14 @@ def _parameters(model) -> int:
 
 
 def _gradients(model) -> int:
-    """Whole buffers where an optimizer keeps gradients in its own (`main_grad`), else what autograd makes."""
+    """Those that an optimizer keeps in a buffer of its own (`main_grad`), else what autograd makes.
+
+    Without the buffer's padding, as the weights: megatron-core starts every parameter at a multiple of 64 elements
+    and ends a buffer at one of 128, which is nothing where the sizes of a model are such multiples.
+    """
     trained = [p for p in model.parameters() if p.requires_grad]
-    kept = [p.main_grad for p in trained if getattr(p, "main_grad", None) is not None]
-    buffers = {grad.untyped_storage().data_ptr(): grad.untyped_storage().nbytes() for grad in kept}
-    return sum(buffers.values()) + _size(p for p in trained if getattr(p, "main_grad", None) is None)
+    kept = [getattr(p, "main_grad", None) for p in trained]
+    return _size(p if grad is None else grad for p, grad in zip(trained, kept, strict=True))
 
 
 def _optimizer(model, optimizer) -> int:

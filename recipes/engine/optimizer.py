@@ -47,6 +47,25 @@ class PortableAdamW(torch.optim.AdamW):
         torch._foreach_addcdiv_(params, means, denominators, value=-group["lr"] / (1 - beta1 ** group["step"]))
 
 
+def keep_grad_norm(optimizer) -> None:
+    """Note the norm that megatron-core's optimizer finds in its step, as `optimizer.grad_norm`.
+
+    It clips there as well, and NeMo-Aligner's trainers drop what the step returns: (loss, norm, zeros).
+    """
+    from nemo.core.optim.mcore_optim import McoreDistributedOptimizer
+
+    if not isinstance(optimizer, McoreDistributedOptimizer):
+        return
+    step = optimizer.step
+
+    def noted(*args, **kwargs):
+        result = step(*args, **kwargs)
+        optimizer.grad_norm = result[1]
+        return result
+
+    optimizer.step = noted
+
+
 def register() -> None:
     """Make `optim.name: portable_adamw` known to NeMo."""
     from dataclasses import dataclass

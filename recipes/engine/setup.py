@@ -39,6 +39,7 @@ def load() -> list[str]:
 
     _quiet()
     _save_in_process()
+    _find_listed_modules()
 
     import wandb  # noqa: F401  a second or two that no stage has to wait for again
 
@@ -83,12 +84,45 @@ def _save_in_process() -> None:
     megatron-core forks a process for each save and starts a queue server beside it that imports the main module again:
     seconds, for a result of a few entries. Asynchronous saves do not come this way and stay as they are.
     """
+    import torch
     from megatron.core.dist_checkpointing.strategies import base, filesystem_async
 
     results = queue.Queue()
     filesystem_async._get_write_results_queue = lambda: results
 
     def save(self, sharded_state_dict, checkpoint_dir):
-        self.async_save(sharded_state_dict, checkpoint_dir).execute_sync()
+        request = self.async_save(sharded_state_dict, checkpoint_dir)
+        # The copies to host memory were only begun (non_blocking); megatron-core waits here before it forks, too.
+        torch.cuda.synchronize()
+        request.execute_sync()
 
     base.AsyncSaveShardedStrategy.save = save
+
+
+def _find_listed_modules() -> None:
+    """Let named_modules(), train() and eval() reach a model that is trained with megatron-core's optimizer.
+
+    NeMo keeps its modules in a list then, where torch does not look for them. NeMo-Aligner switches adapters off by
+    way of named_modules() (nemo_aligner/utils/utils.py, adapter_control, v0.7.0): the reference policy of preference
+    training with LoRA would keep its adapters, and the loss stay what it was at the first step.
+    """
+    from nemo.collections.nlp.models.language_modeling.megatron_gpt_model import MegatronGPTModel
+
+    named_modules, train = MegatronGPTModel.named_modules, MegatronGPTModel.train
+
+    def listed(model) -> list:
+        modules = vars(model).get("model")
+        return modules if isinstance(modules, list) else []
+
+    def all_named_modules(self, memo=None, prefix="", remove_duplicate=True):
+        memo = set() if memo is None else memo
+        yield from named_modules(self, memo, prefix, remove_duplicate)
+        for number, module in enumerate(listed(self)):
+            yield from module.named_modules(memo, f"{prefix}{'.' if prefix else ''}model.{number}", remove_duplicate)
+
+    def train_all(self, mode=True):
+        for module in listed(self):
+            module.train(mode)
+        return train(self, mode)
+
+    MegatronGPTModel.named_modules, MegatronGPTModel.train = all_named_modules, train_all

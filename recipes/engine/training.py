@@ -42,6 +42,7 @@ from omegaconf import DictConfig, OmegaConf
 from recipes.attempt import leave_between_steps, time_left
 from recipes.engine import chat_template, checkpoints, compat, guards, lora, memory, nemo_config
 from recipes.engine.metrics import JsonlLogger, WandbLogger
+from recipes.engine.optimizer import keep_grad_norm
 from recipes.engine.sampler import GlobalBatchSampler
 from recipes.errors import Problem, Stopped, UserInputError
 from recipes.ranks import attempt, rank
@@ -113,6 +114,21 @@ def train(cfg: DictConfig, stage_dir: Path, files: Files, template, recipe: Reci
     return facts
 
 
+class Log(CustomLoggerWrapper):
+    """All loggers; adds the gradient norm of a training step where only the optimizer knows it."""
+
+    def __init__(self, optimizer):
+        super().__init__([])
+        self.optimizer = optimizer
+        keep_grad_norm(optimizer)
+
+    def log_metrics(self, metrics, step=None, prefix=""):
+        norm = getattr(self.optimizer, "grad_norm", None)
+        if prefix == "train/" and norm is not None:
+            metrics = {**metrics, "grad_norm": norm}
+        super().log_metrics(metrics, step, prefix)
+
+
 class RunTimer(Timer):
     """NeMo-Aligner's timer of `max_time_per_run`, which a batch job's own limit and signals end as well.
 
@@ -137,7 +153,7 @@ def _build_trainer(nemo, stage_dir, trainer, model, recipe, restored, cfg):
 
     init_using_ptl(trainer, model, train_loader, train_set)
     optimizer, scheduler = extract_optimizer_scheduler_from_ptl_model(model)
-    logger = CustomLoggerWrapper([])
+    logger = Log(optimizer)
     algorithm = recipe.trainer(
         nemo,
         cfg=nemo.trainer[recipe.section],

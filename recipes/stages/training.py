@@ -51,6 +51,7 @@ def prepare_both(kind: str, cfg: dict, stage_dir: Path, template: Template | Non
             tokenizer,
             cfg["model"]["encoder_seq_length"],
             judge=expected_judge(Path(cfg["inputs"][name])) if kind == "preference" else None,
+            workers=cfg["resources"]["threads"],
             **cfg["data"],
         )
         _enough_rows(prepared, cfg, name)

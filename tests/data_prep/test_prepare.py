@@ -5,11 +5,18 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import os
+import signal
+import subprocess
+import sys
 
 import pytest
 
-from data_prep.prepare import prepare
+from data_prep import passes
+from data_prep.prepare import prepare, usable_rows
+from data_prep.workers import Workers
 from data_prep.records import LABEL_SLOTS
+from recipes.errors import StageFailed, UserInputError
 
 PAIR = {"prompt": [{"role": "user", "content": "reverse a b"}], "chosen": "b a", "rejected": "a b",
         "chosen_reward": 2.5, "rejected_reward": -1}  # fmt: skip
@@ -98,8 +105,6 @@ def test_dropped_rows_are_counted_by_rule_and_the_ledger_adds_up(tmp_path, templ
 
 
 def test_a_refused_file_leaves_nothing_behind(tmp_path, template):
-    from recipes.errors import UserInputError
-
     source = write(tmp_path / "p.jsonl", [PAIR, PAIR | {"rejected": "b a"}])
     with pytest.raises(UserInputError):
         prepare("preference", source, tmp_path / "data", "train", template, None, 0)
@@ -115,6 +120,158 @@ def test_the_limit_is_on_tokens_of_the_whole_row(tmp_path, template, tokenizer):
         rows = write(tmp_path / "q.jsonl", [PAIR, PAIR | {"prompt": "a", "chosen": "b", "rejected": "c"}])
         done = prepare("preference", rows, tmp_path / "data", "t", template, tokenizer, limit, over_length="drop")
         assert done.counts.get(bucket) == (2 if bucket == "kept" else 1)
+
+
+# -- several processes -------------------------------------------------------------------------------
+
+TALK = {"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "yo"}]}
+KINDS = {
+    "text": lambda i: {"text": f"a b {i}\u2028 " * (i % 5 + 1)},
+    "sft": lambda i: {"messages": [TALK["messages"][0], {"role": "assistant", "content": "ünï 漢 " * (i % 7 + 1)}]},
+    "reward": lambda i: RATED | {"response": f"yo {i}", "helpfulness": i % 5},
+    "preference": lambda i: PAIR | {"chosen": "b a " * (i % 9 + 1), "rejected": f"c {i}", "id": i},
+    "binary_reward": lambda i: RATED | {"prompt": f"p {i // 2}", "helpfulness": i % 2},  # two rows make a record
+}
+ROWS = 400
+
+
+@pytest.fixture
+def spread(monkeypatch):
+    """Files of some ten kilobytes are large, and are cut into many pieces."""
+    monkeypatch.setattr(passes, "SMALL", 0)
+    monkeypatch.setattr(passes, "PART_BYTES", 3000)
+    monkeypatch.setattr(passes, "BATCH", 17)
+
+
+def outcome(folder, *args, **options):
+    """Everything that a user can see of it: the files, or the refusals and that there are no files."""
+    try:
+        done = prepare(*args, **options)
+    except UserInputError as error:
+        return error.problems, sorted(path.name for path in folder.glob("*"))
+    paths = (done.path, done.meta_path, done.ledger_path)
+    facts = (done.rows, done.counts, done.schema, done.human_rows, done.max_tokens)
+    return facts, [(path.name, path.read_bytes()) for path in paths]
+
+
+def same_with_any_workers(tmp_path, kind, source, template, tokenizer, max_length=0, **options):
+    """The outcome with one process, which that with two and three is compared with."""
+    outcomes = []
+    for workers in (1, 2, 3):
+        folder = tmp_path / f"{source.name}.{workers}"
+        args = (kind, source, folder, "train", template, tokenizer, max_length)
+        outcomes.append(outcome(folder, *args, workers=workers, **options))
+        if isinstance(outcomes[0][0], tuple):
+            assert usable_rows(kind, source, *args[4:], workers=workers, **options) == outcomes[0][0][0]
+        else:
+            with pytest.raises(UserInputError) as caught:
+                usable_rows(kind, source, *args[4:], workers=workers, **options)
+            assert caught.value.problems == outcomes[0][0]
+    assert outcomes[0] == outcomes[1] == outcomes[2]
+    return outcomes[0]
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "jsonl.gz", "json"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_any_number_of_workers_writes_the_same_files(tmp_path, spread, template, tokenizer, kind, suffix):
+    rows, path = [KINDS[kind](i) for i in range(ROWS)], tmp_path / f"rows.{suffix}"
+    if suffix == "json":
+        path.write_text(json.dumps(rows))
+    else:
+        text = "\n".join(map(json.dumps, rows))  # no newline at the end
+        path.write_bytes(gzip.compress(text.encode()) if suffix.endswith("gz") else text.encode())
+    facts, files = same_with_any_workers(tmp_path, kind, path, template if kind != "text" else None, tokenizer)
+    assert sum(facts[1].values()) == ROWS and facts[4] > 0 and len(files) == 3
+
+
+@pytest.mark.parametrize("kind", ["text", "sft", "preference"])
+def test_any_number_of_workers_drops_the_same_rows(tmp_path, spread, template, tokenizer, kind):
+    source = write(tmp_path / "rows.jsonl", [KINDS[kind](i) for i in range(ROWS)])
+    options = {"over_length": "drop", "bad_rows": "drop", "max_length": 24}
+    facts, _ = same_with_any_workers(tmp_path, kind, source, template if kind != "text" else None, tokenizer, **options)
+    assert 0 < facts[1]["over_length"] < ROWS and facts[4] <= 24
+
+
+@pytest.mark.parametrize("where", [0, ROWS // 2, ROWS - 1])
+@pytest.mark.parametrize("rule", ["D1", "D3", "D8", "D9"])
+def test_any_number_of_workers_refuses_the_same_row(tmp_path, spread, template, tokenizer, where, rule):
+    """Wherever it stands, behind it rows that are refused too, or before an unreadable one."""
+    bad = {"D1": None, "D3": PAIR | {"prompt": [{"role": "bot", "content": "x"}]}, "D8": PAIR | {"rejected": "b a"},
+           "D9": PAIR | {"chosen_reward": "NaN"}}[rule]  # fmt: skip
+    rows = [KINDS["preference"](i) for i in range(ROWS)]
+    for at in range(where, ROWS, 30):
+        rows[at] = bad
+    if rule == "D1":
+        rows[1 if where else 2] = PAIR | {"rejected": "b a"}  # what cannot be read is told first
+    lines = [json.dumps(row) if row else "{" for row in rows]
+    (tmp_path / "p.jsonl").write_text("\n".join(lines) + "\n")
+    problems, left = same_with_any_workers(tmp_path, "preference", tmp_path / "p.jsonl", template, tokenizer)
+    assert (problems[0].rule, problems[0].where, left) == (rule, f"{tmp_path}/p.jsonl:{where + 1}", [])
+
+
+def test_any_number_of_workers_refuses_the_same_file(tmp_path, spread, template):
+    """Rules about all rows together: rewards in some only, all equal, of two judges; nothing left."""
+    rows = [KINDS["preference"](i) for i in range(ROWS)]
+    some = [row if i else {k: v for k, v in row.items() if "reward" not in k} for i, row in enumerate(rows)]
+    judges = [row | {"reward_model": "one" if i < ROWS - 1 else "two"} for i, row in enumerate(rows)]
+    for rule, content in {"D9": some, "D13": rows, "D29": judges, "D14": [PAIR | {"rejected": "b a"}] * ROWS}.items():
+        options = {"rewards": "require" if rule == "D13" else "optional"}
+        options |= {"bad_rows": "drop"} if rule == "D14" else {}
+        source = write(tmp_path / f"{rule}.jsonl", content)
+        problems, left = same_with_any_workers(tmp_path, "preference", source, template, None, **options)
+        assert ([problem.rule for problem in problems], left) == ([rule], [])
+
+
+def test_a_limit_is_the_same_limit(tmp_path, spread, template):
+    source = write(tmp_path / "p.jsonl", [KINDS["preference"](i) for i in range(ROWS)])
+    outcomes = [outcome(tmp_path / f"{n}", "preference", source, tmp_path / f"{n}", "t", template, None, 0, limit=50,
+                        workers=n) for n in (1, 3)]  # fmt: skip
+    assert outcomes[0] == outcomes[1] and outcomes[0][0][1] == {"kept": 50, "beyond_limit": ROWS - 50}
+
+
+def test_a_killed_worker_is_an_error_and_leaves_nothing(tmp_path, spread, template, monkeypatch):
+    monkeypatch.setattr(passes, "dump", lambda row: os.kill(os.getpid(), signal.SIGKILL))
+    source = write(tmp_path / "p.jsonl", [KINDS["preference"](i) for i in range(ROWS)])
+    with pytest.raises(StageFailed, match="a worker process was killed"):
+        prepare("preference", source, tmp_path / "data", "train", template, None, 0, workers=2)
+    assert list((tmp_path / "data").iterdir()) == []
+
+
+def test_few_batches_are_under_way(tmp_path):
+    """What is read ahead does not grow with the file."""
+    taken = []
+    with Workers(2) as workers:
+        results = workers.in_order(abs, (taken.append(i) or -i for i in range(100)))
+        for done, result in enumerate(results, 1):
+            assert result == done - 1 and len(taken) <= done + 2 * workers.count
+    assert len(taken) == 100
+
+
+def test_a_tokenizer_json_is_used_in_forks_without_a_warning(tmp_path, template):
+    """The package tokenizers warns where it was used by several threads before the fork."""
+    pytest.importorskip("tokenizers")
+    write(tmp_path / "p.jsonl", [KINDS["preference"](i) for i in range(ROWS)])
+    code = """
+import sys
+from pathlib import Path
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
+from data_prep import passes, prepare, template
+passes.SMALL, passes.PART_BYTES = 0, 3000
+folder, chat = Path(sys.argv[1]), template.Template.load()
+model = Tokenizer(models.BPE())
+model.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+alphabet = pre_tokenizers.ByteLevel.alphabet()
+model.train_from_iterator(["a b"] * 9, trainers.BpeTrainer(
+    vocab_size=300, special_tokens=chat.control_tokens, initial_alphabet=alphabet, show_progress=False))
+model.save(str(folder / "tokenizer.json"))
+model.encode_batch(["a b"] * 100)
+args = ("preference", folder / "p.jsonl", chat, folder / "tokenizer.json", 0)
+print(prepare.usable_rows(*args, workers=2))
+"""
+    environment = {key: value for key, value in os.environ.items() if key != "TOKENIZERS_PARALLELISM"}
+    done = subprocess.run([sys.executable, "-W", "error", "-c", code, tmp_path], capture_output=True, text=True,
+                          env=environment, timeout=100)  # fmt: skip
+    assert (done.stdout, done.stderr) == (f"{ROWS}\n", "")
 
 
 @pytest.mark.engine

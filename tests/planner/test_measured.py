@@ -20,6 +20,8 @@ LORA = (
     "model.peft.lora_tuning.target_modules=[all]",
 )
 TP, PP = "model.tensor_model_parallel_size=2", "model.pipeline_model_parallel_size=2"
+# As configs/layout/gpu.yaml: bf16 weights, float32 gradients, float32 masters and moments spread over DP
+GPU = ("trainer.precision=bf16", "model.megatron_amp_O2=true", "model.optim.name=mcore_distributed_optim")
 # name: (kind, settings, ranks)
 LAYOUTS = {
     "one process": ("sft", (), 1),
@@ -29,6 +31,12 @@ LAYOUTS = {
     "LoRA": ("sft", LORA, 1),
     "DPO with LoRA, TP 2": ("preference", (*LORA, TP), 2),
     "reward model, PP 2": ("reward", (PP,), 2),
+    "bf16, one process": ("sft", GPU, 1),
+    "bf16, DP 2": ("sft", GPU, 2),
+    "bf16, TP 2": ("sft", (*GPU, TP, "model.sequence_parallel=true"), 2),
+    "bf16, LoRA, DP 2": ("sft", (*GPU, *LORA), 2),
+    "bf16, DPO, DP 2": ("preference", GPU, 2),
+    "bf16, reward model, PP 2": ("reward", (*GPU, PP), 2),
 }
 PARTS = ("parameters", "gradients", "optimizer")
 

@@ -1,17 +1,17 @@
 """The data rules (data_prep/rules.py) on files from outside the pipeline, before the stage itself applies them.
 
-A pass over all rows, so only `align check` does it, not every `align run`. Files are read side by side, row by row.
+A pass over all rows, so only `align check` does it, not every `align run`. The cores of this machine are shared: a
+small file is one process' work, side by side with others; the rows of a large one are spread over all processes.
 """
 
 from __future__ import annotations
 
-import multiprocessing
-import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from recipes.errors import Problem, UserInputError
 from recipes.pipeline import references
@@ -20,14 +20,20 @@ from recipes.pipeline.checks.rows import C17, FILES
 from recipes.pipeline.checks.subject import Subject
 from recipes.pipeline.config import Pipeline
 
+if TYPE_CHECKING:
+    from data_prep.workers import Workers
+
 # kind of stage -> the kind of rows that data_prep.prepare makes for it
 ROWS = {"base": "text", "sft": "sft", "reward": "reward", "preference": "preference"}
 WORTH_A_PROCESS = 10**7  # bytes of data; less is read before processes have started
+# What the stage's own pass over the rows is told beside it, and what holds where the stage does not have the key
+CHOICES = {"over_length": "refuse", "bad_rows": "refuse", "embedded_turns": "refuse", "rewards": "optional"}
+SAME = ("template", "model.encoder_seq_length", *(f"data.{key}" for key in CHOICES))  # one pass for equal ones
 _File = tuple[Subject, str, Path]  # whose input it is, the input's name, where it is
 
 
 def check_data(pipeline: Pipeline, names: list[str] | None = None) -> list[Problem]:
-    """Prepare every external training and validation file as its stage would, in a temporary folder; what was refused.
+    """Check every external training and validation file as its stage would; what was refused.
 
     names: only of these stages. The problems are in the order of the stages, however many processes there are. Lengths
     and token borders are checked where the tokenizer exists before the run: in a checkpoint from outside.
@@ -38,37 +44,33 @@ def check_data(pipeline: Pipeline, names: list[str] | None = None) -> list[Probl
         for name in FILES if stage.kind in ROWS and (names is None or stage.name in names) else ():
             ref = subject.get(f"inputs.{name}")
             if isinstance(ref, str) and references.thaw(ref) is None and Path(ref).is_file():
-                key = (ROWS[stage.kind], ref, *map(subject.get, ("template", "data.over_length", "data.rewards")))
+                key = (ROWS[stage.kind], ref, *map(subject.get, SAME))
                 files.setdefault(key, (subject, name, Path(ref)))  # several stages may read the same file
     return [problem for found in _check_all(list(files.values())) for problem in found]
 
 
 def _check_all(files: list[_File]) -> Iterator[list[Problem]]:
-    """What is wrong with each file, in their order. Each is one process' work where they are many and large."""
+    """What is wrong with each file, in their order."""
+    from data_prep.passes import SMALL
+    from data_prep.workers import Workers, usable_cores
+
     sizes = [path.stat().st_size for *_, path in files]
-    processes = min(len(files), len(os.sched_getaffinity(0)))
-    if processes < 2 or sum(sizes) < WORTH_A_PROCESS:
+    _shared[:] = files
+    with Workers(usable_cores() if sum(sizes) >= WORTH_A_PROCESS else 1) as workers:
+        workers.start()  # forked: the files are known to the children as they are, and they have no thread of a bar
         with _progress(sum(sizes)) as done:
+            small = [number for number, size in enumerate(sizes) if size <= SMALL]
+            found = workers.in_order(_check_shared, small, ahead=len(small))
             for file, size in zip(files, sizes, strict=True):
-                yield _check_file(*file)
+                yield next(found) if size <= SMALL else _check_file(*file, workers)
                 done(size)
-        return
-    # Forked: the files are known to the children as they are, and the bar's thread is started after them.
-    with multiprocessing.get_context("fork").Pool(processes, _share, (files,)) as pool, _progress(sum(sizes)) as done:
-        for number, problems in enumerate(pool.imap(_check_shared, range(len(files)))):
-            yield problems
-            done(sizes[number])
 
 
 _shared: list[_File] = []
 
 
-def _share(files: list[_File]) -> None:
-    _shared[:] = files
-
-
 def _check_shared(number: int) -> list[Problem]:
-    return _check_file(*_shared[number])
+    return _check_file(*_shared[number], 1)
 
 
 @contextmanager
@@ -86,17 +88,17 @@ def _progress(total: int) -> Iterator[Callable[[int], None]]:
         yield lambda size: bar.advance(task, size)
 
 
-def _check_file(stage: Subject, name: str, path: Path) -> list[Problem]:
-    from data_prep.prepare import prepare
+def _check_file(stage: Subject, name: str, path: Path, workers: Workers | int) -> list[Problem]:
+    from data_prep.prepare import usable_rows
     from data_prep.template import Template
 
-    options = {"over_length": stage.get("data.over_length", "refuse"), "rewards": stage.get("data.rewards", "optional")}
+    options = {key: stage.get(f"data.{key}", default) for key, default in CHOICES.items()}
     with tempfile.TemporaryDirectory(prefix="align-check-") as scratch:
         try:
             template = Template.load(stage.get("template")) if stage.get("template") else None
             tokenizer = _tokenizer(stage, Path(scratch))
             length = stage.number("model.encoder_seq_length", 0)
-            rows = prepare(ROWS[stage.kind], path, Path(scratch), name, template, tokenizer, length, **options).rows
+            rows = usable_rows(ROWS[stage.kind], path, template, tokenizer, length, **options, workers=workers)
         except UserInputError as error:
             return error.problems
         except (FileNotFoundError, ValueError):
