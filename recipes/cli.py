@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 a stage failed (or a verified run is not what it was), 2 t
 from __future__ import annotations
 
 import argparse
+import errno
 import sys
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from recipes import __version__
 from recipes.commands import data, pipelines, plan, runs
 from recipes.errors import EXIT_DONE, EXIT_FAILED, EXIT_INPUT, StageFailed, UserInputError
 
+NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENOSPC, errno.EDQUOT)
 PIPELINE_HELP = "a name under configs/pipeline, the path of a YAML file, or the directory of a run, to run it again"
 OVERRIDES_HELP = "settings in Hydra's grammar, for example stages.dpo.model.optim.lr=1e-7"
 
@@ -33,6 +35,12 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output, `head` for example, has seen enough
         sys.stdout = None
         return EXIT_DONE
+    except OSError as error:
+        if error.errno not in NOT_WRITABLE:
+            raise
+        fix = "choose a place that can be written to (another working directory, --runs-dir, --out)"
+        print(f"{error.filename or 'the disk'}: {error.strerror}\n    fix: {fix}", file=sys.stderr)
+        return EXIT_INPUT
 
 
 def _parse(argv: list[str]) -> argparse.Namespace:
@@ -142,14 +150,18 @@ def _about_pipelines(add) -> None:
     submit.add_argument("overrides", **overrides)
     new = add(pipelines.new, "make a pipeline of your own from one of these, in a folder with only what differs")
     new.add_argument("name", metavar="NAME", help="of the pipeline and of its folder")
-    new.add_argument("--from", dest="recipe", metavar="PIPELINE", required=True, help=PIPELINE_HELP)
+    made = new.add_mutually_exclusive_group(required=True)
+    made.add_argument("--from", dest="recipe", metavar="PIPELINE", help="a name under configs/pipeline, or a YAML file")
+    made.add_argument(
+        "--smoke", action="store_true", help="write the smoke run of the fork NAME anew, as the fork is now"
+    )
     text = "a Hugging Face folder or a NeMo directory that it begins with"
     new.add_argument("--checkpoint", type=Path, metavar="DIR", help=text)
 
 
 def _selection() -> list[argparse.ArgumentParser]:
     """The run's name, and which of the pipeline's stages a command is about."""
-    options = [_shared("--run", metavar="NAME", help="the run's name, default: the pipeline's")]
+    options = [_shared("--run", metavar="NAME", type=_name, help="the run's name, default: the pipeline's")]
     for option, dest, text in (
         ("--from", "start", "these stages and all that depend on them"),
         ("--until", "until", "these stages and all they depend on"),
@@ -195,6 +207,12 @@ def _runs_dir() -> argparse.ArgumentParser:
 
 def _jobs() -> argparse.ArgumentParser:
     return _shared("--jobs", type=_positive, default=2, metavar="N", help="stages at once, default 2")
+
+
+def _name(text: str) -> str:
+    if "/" in text or text in ("", ".", ".."):
+        raise argparse.ArgumentTypeError(f"{text!r} is no name; --runs-dir says where runs are")
+    return text
 
 
 def _names(text: str) -> list[str]:

@@ -37,6 +37,10 @@ class UserInputError(Exception):
         self.problems = [problems] if isinstance(problems, Problem) else list(problems)
         super().__init__("\n".join(map(str, self.problems)))
 
+    def __reduce__(self):
+        """From a worker process: not with the text, of which each letter would pass for a problem."""
+        return type(self), (self.problems,)
+
 
 class StageFailed(Exception):
     """A stage started and did not reach its artifact. Exit code 1."""

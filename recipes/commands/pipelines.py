@@ -6,7 +6,7 @@ import json
 import sys
 from pathlib import Path
 
-from recipes.commands.finding import compose, find_run, find_stage, other_inputs
+from recipes.commands.finding import compose, compose_open, find_run, find_stage, other_inputs
 from recipes.errors import EXIT_DONE, EXIT_INPUT, Problem, UserInputError
 from recipes.printing import cell, first_sentence, print_problems, print_rows
 
@@ -19,14 +19,14 @@ def ls(args) -> int:
     rows = []
     for path in sorted((CONFIGS / "pipeline").glob("*.yaml")):
         summary = first_sentence(path, 200 if args.json else 90)
-        stages = rounds.expand(document.load(CONFIGS, path.stem), Layer("", {})).section("stages").data
+        stages = rounds.expand(document.load(CONFIGS, path.stem), Layer("", {}))[0].section("stages").data
         rows.append({"pipeline": path.stem, "stages": len(stages), "summary": summary})
     print_rows(rows, ("pipeline", "stages", "summary"), args.json)
     return EXIT_DONE
 
 
 def show(args) -> int:
-    pipeline = compose(args)
+    pipeline = compose_open(args)
     if args.stage is None:
         rows = [
             {
@@ -53,7 +53,7 @@ def show(args) -> int:
 def explain(args) -> int:
     from recipes.pipeline.readers import readers
 
-    pipeline = compose(args)
+    pipeline = compose_open(args)
     name, _, key = args.key.removeprefix("stages.").partition(".")
     stage = find_stage(pipeline, name)
     entries = [{**entry, "read_by": readers(stage.kind, entry["key"])} for entry in stage.explain(key)]
@@ -118,6 +118,14 @@ def _inherited(pipeline, as_json: bool) -> int:
 def new(args) -> int:
     from recipes import fork
 
-    for path in fork.create(args.name, args.recipe, args.checkpoint, Path(args.name)):
+    folder = Path(args.name)
+    if args.smoke:
+        paths = fork.write_smoke(args.name, folder)
+    else:
+        paths = fork.create(args.name, args.recipe, args.checkpoint, folder)
+    for path in paths:
         print(path)
+    if args.checkpoint and (trouble := fork.template_trouble(folder / f"{args.name}.yaml", args.checkpoint)):
+        print(f"warning: {trouble}", file=sys.stderr)
+    print(f"next: align run {folder}/smoke.yaml, align check {folder}/{args.name}.yaml")
     return EXIT_DONE

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 from pathlib import Path
 
-from recipes.commands.finding import compose
+from recipes.commands.finding import compose_open
 from recipes.errors import EXIT_DONE, EXIT_INPUT, Problem, UserInputError
 
 
@@ -16,7 +15,7 @@ def plan(args) -> int:
     from recipes.planner.plan import unknown
     from recipes.planner.work import Assumptions
 
-    pipeline = _compose(args)
+    pipeline = compose_open(args)
     unknown(pipeline, args.stages)
     assumed = Assumptions(args.efficiency, args.disk_rate * 1e9)
     made = make_plan(pipeline, assumed, args.gpu, args.stages or None)
@@ -78,15 +77,3 @@ def _end(args, problems: list[Problem], found) -> int:
         print()
         print_problems(problems, False)
     return EXIT_INPUT if problems else EXIT_DONE
-
-
-def _compose(args):
-    """The pipeline; inputs that nobody has set yet are left open, since a plan needs sizes and no files."""
-    try:
-        return compose(args)
-    except UserInputError as error:
-        keys = [problem.fix.removeprefix("set ") for problem in error.problems]
-        if not all(key.startswith("stages.") and ".inputs." in key and " " not in key for key in keys):
-            raise
-    open_inputs = [f"{key}=not-set" for key in keys]
-    return compose(argparse.Namespace(**{**vars(args), "overrides": [*args.overrides, *open_inputs]}))

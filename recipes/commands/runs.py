@@ -122,8 +122,12 @@ def logs(args) -> int:
 
     run_dir = run_dir_of(args)
     follow = follow_jobs if is_submitted(run_dir) else follow_logs
+    printed = 0
     for line in follow(run_dir, args.stage, args.follow):
         print(line, flush=args.follow)
+        printed += 1
+    if not printed:
+        print(f"no log yet; `align status {args.run}` says what is at work", file=sys.stderr)
     return EXIT_DONE
 
 

@@ -2,7 +2,8 @@
 
 my-model/my-model.yaml     from: the recipe; the checkpoint and, with one, the model
 my-model/model.yaml        the checkpoint's architecture, where one was given
-my-model/smoke.yaml        every stage of it on a CPU: a few steps, a generated world, a model of the same shape
+my-model/smoke.yaml        every stage of it on a CPU: a few steps, a generated world, a model of the same shape;
+                           written anew by `align new my-model --smoke`
 my-model/smoke_model.yaml  that model
 """
 
@@ -16,6 +17,7 @@ from recipes.errors import Problem, UserInputError
 from recipes.fork import files, smoke
 from recipes.pipeline import document
 from recipes.pipeline.config import CONFIGS, compose
+from recipes.pipeline.files import atomic_write_text
 from recipes.pipeline.layers import Layer, read
 from recipes.pipeline.merge import leaves
 
@@ -33,31 +35,55 @@ def create(name: str, recipe: str, checkpoint: Path | None, folder: Path) -> lis
     if not document.NAME.fullmatch(name):
         raise _wrong(name, "cannot be a folder's name", "use letters, digits, - and _")
     if folder.exists():
-        raise _wrong(str(folder), "exists already", "choose another name, or remove it")
+        raise _wrong(
+            str(folder), "exists already", f"choose another name; align new {name} --smoke renews its smoke run"
+        )
     written = document.load(CONFIGS, recipe)
     model = _model_of(checkpoint) if checkpoint else None
-    large = model["model"] if model else files.model_file(written).section("base", "model").data
-    own = _pipeline(name, recipe, written, checkpoint, model is not None)
-    if checkpoint and not _is_hugging_face(checkpoint):
-        for stage in _imports(written):  # left out of the fork already
-            del written.data["stages"][stage]
-    texts = {
-        f"{name}.yaml": own,
-        **({"model.yaml": _model(name, checkpoint, model, files.template(written))} if model else {}),
-        "smoke.yaml": smoke.pipeline(name, written),
-        "smoke_model.yaml": smoke.model(name, written, large),
-    }
+    texts = {f"{name}.yaml": _pipeline(name, recipe, written, checkpoint, model is not None)}
+    if model:
+        texts["model.yaml"] = _model(name, checkpoint, model, files.template(written))
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
     temporary.mkdir(parents=True)
     try:
         for file, text in texts.items():
             (temporary / file).write_text(text, encoding="utf-8")
-        for file in (f"{name}.yaml", "smoke.yaml"):  # what is written composes
-            compose(temporary / file, _open(temporary / file))
+        compose(temporary / f"{name}.yaml", _open(temporary / f"{name}.yaml"))  # what is written composes
+        made = write_smoke(name, temporary)
         temporary.rename(folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+    return [folder / file for file in (*texts, *(path.name for path in made))]
+
+
+def write_smoke(name: str, folder: Path) -> list[Path]:
+    """Write the smoke run of `folder`/`name`.yaml as that pipeline is now; the paths. Raises UserInputError."""
+    written = document.load(CONFIGS, str(folder / f"{name}.yaml"))
+    large = files.model_file(written).section("base", "model").data
+    texts = {"smoke.yaml": smoke.pipeline(name, written), "smoke_model.yaml": smoke.model(name, written, large)}
+    for file, text in texts.items():
+        atomic_write_text(folder / file, text)
+    compose(folder / "smoke.yaml", _open(folder / "smoke.yaml"))
     return [folder / file for file in texts]
+
+
+def template_trouble(pipeline: Path, checkpoint: Path) -> str:
+    """Why a fork's chat template is not the checkpoint's; "" if it may be."""
+    from data_prep.template import Template
+    from data_prep.tokens import Tokenizer
+
+    stages = compose(pipeline, _open(pipeline)).stages.values()
+    template = next((stage.cfg["template"] for stage in stages if stage.cfg.get("template")), None)
+    names = ("tokenizer.model", "tokenizer.json", "tokenizer/tokenizer.json")
+    found = [checkpoint / name for name in names if (checkpoint / name).is_file()]
+    if not found or template is None:
+        return ""
+    try:
+        Tokenizer(found[0]).check_template(Template.load(template))
+    except UserInputError:
+        fix = "fork a recipe with the checkpoint's template, or set `all: {template: ...}`"
+        return f"{found[0]} has not the control tokens of the template {template}: {fix}"
+    return ""
 
 
 def _wrong(where: str, message: str, fix: str) -> UserInputError:

@@ -112,7 +112,8 @@ def compose(
     """
     command_line = overrides.parse(list(override))
     written = document.load(configs, str(pipeline))
-    file = rounds.expand(written, command_line)
+    document.refuse_nothing(command_line)
+    file, command_line = rounds.expand(written, command_line)
     settings = document.settings(file, command_line)
     settings["cluster"] = cluster or settings["cluster"]
     overlays, profile_file = _overlays(configs, settings)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from dataclasses import replace
 from pathlib import Path
 
 from recipes.errors import Problem, UserInputError
@@ -39,7 +40,12 @@ def find(folder: Path, name: str) -> Path:
 
 def load(configs: Path, name: str, below: tuple[str, ...] = ()) -> Layer:
     """A pipeline file, over the one that it is made `from:`. A stage that is null here is one that it leaves out."""
-    file = read(find(configs / "pipeline", name))
+    try:
+        file = read(find(configs / "pipeline", name))
+    except UserInputError as error:
+        if not below:
+            raise
+        raise UserInputError([replace(p, where=f"{below[-1]}: from: {p.where}") for p in error.problems]) from None
     if unknown := [_unknown_top_level(key, file, file) for key in file.data if key not in PIPELINE_KEYS]:
         raise UserInputError(unknown)
     parent = _beside(file, "from", file.data.get("from"))
@@ -64,6 +70,19 @@ def _beside(layer: Layer, key: str, name):
     if not isinstance(name, str) or not name.startswith(("./", "../")) or (key,) not in layer.lines:
         return name
     return str(Path(layer.where((key,)).rpartition(":")[0]).parent / name)
+
+
+def refuse_nothing(command_line: Layer) -> None:
+    """UserInputError for `stages.dpo=null` and its like: on the command line a stage cannot be left out."""
+    problems = []
+    for part in ("stages", "rounds"):
+        below = command_line.data.get(part, {})
+        names = [part] if below is None else [f"{part}.{name}" for name, value in below.items() if value is None]
+        message, fix = "`{}` cannot be left out here", "write `{}: null` into a pipeline of your own (align new)"
+        last = [name.rpartition(".")[2] for name in names]
+        problems += [Problem("", command_line.source, message.format(n), fix.format(e)) for n, e in zip(names, last)]
+    if problems:
+        raise UserInputError(problems)
 
 
 def settings(document: Layer, command_line: Layer) -> dict:

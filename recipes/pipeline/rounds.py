@@ -16,6 +16,7 @@ stage that made the round's starting policy, and {name} the value of `name` in t
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Iterator
 
@@ -27,17 +28,22 @@ KEYS = ("count", "each", "previous", "policy", "stages")
 _PLACE = re.compile(r"\{(\w+)\}")
 
 
-def expand(document: Layer, command_line: Layer) -> Layer:
-    """The pipeline file with the stages of its rounds among its stages. Raises UserInputError."""
+def expand(document: Layer, command_line: Layer) -> tuple[Layer, Layer]:
+    """Pipeline file and command line with what they say of the stages of rounds among their stages.
+
+    Raises UserInputError.
+    """
     if not document.data.get("rounds") and not command_line.data.get("rounds"):
-        return document
+        return document, command_line
     rounds, given = document.section("rounds"), command_line.section("rounds")
     for name in given.data:
         if name not in rounds.data:
             raise _problem(given, (name,), f"there are no rounds `{name}`", f"the pipeline has {list(rounds.data)}")
     stages, lines = dict(document.section("stages").data), dict(document.lines)
+    given_stages: dict = {}
     for name in rounds.data:
         loop = _Loop(name, rounds.section(name), given.section(name), [other for other in rounds.data if other != name])
+        given_stages |= loop.given()
         for stage, config, source in loop.stages():
             if stage in stages:
                 raise _problem(rounds, source[1:], f"stage {stage} exists already", "give one of them another name")
@@ -45,7 +51,16 @@ def expand(document: Layer, command_line: Layer) -> Layer:
             below = {key[len(source) :]: n for key, n in document.lines.items() if key[: len(source)] == source}
             lines |= {("stages", stage, *key): n for key, n in below.items()}
     data = {key: value for key, value in document.data.items() if key != "rounds"} | {"stages": stages}
-    return Layer(document.source, data, lines)
+    return Layer(document.source, data, lines), _with_stages(command_line, given_stages)
+
+
+def _with_stages(command_line: Layer, stages: dict) -> Layer:
+    """What it says of single stages holds over what it says of the rounds that make them."""
+    data = {key: value for key, value in command_line.data.items() if key != "rounds"}
+    if not stages:
+        return Layer(command_line.source, data)
+    rounds = Layer(command_line.source, {"stages": stages})
+    return Layer(command_line.source, data).over(rounds)
 
 
 def _problem(layer: Layer, key: Key, message: str, fix: str) -> UserInputError:
@@ -64,7 +79,12 @@ class _Loop:
                     fix = f"did you mean `{close[0]}`?" if close else f"rounds have the keys {', '.join(KEYS)}"
                     raise _problem(part, (key,), f"unknown key `rounds.{name}.{key}`", fix)
         self.data = {**layer.data, **command_line.data}
-        self.body = layer.section("stages").data
+        self.body, self.overrides = layer.section("stages").data, command_line.section("stages").data
+        for stage in self.overrides:
+            if stage not in self.body:
+                close = did_you_mean(stage, self.body)
+                fix = f"did you mean `{close[0]}`?" if close else f"it has: {', '.join(self.body)}"
+                raise _problem(command_line, ("stages",), f"`rounds.{name}` has no stage `{stage}`", fix)
         if not self.body:
             raise _problem(layer, (), f"`rounds.{name}` has no stages", "add them below `stages:`")
         self.values = self._values()
@@ -94,6 +114,11 @@ class _Loop:
                 where = ("stages", key)
                 yield f"{key}{values['round']}", self._filled(config, known, where), ("rounds", self.name, *where)
             previous = f"{policy}{values['round']}"
+
+    def given(self) -> dict[str, dict]:
+        """Settings of the command line, for every round's stage that they are about."""
+        numbers = [values["round"] for values in self.values]
+        return {f"{stage}{n}": copy.deepcopy(config) for stage, config in self.overrides.items() for n in numbers}
 
     def _filled(self, value, known: dict, where: Key):
         if isinstance(value, dict):

@@ -74,11 +74,13 @@ def _tasks(pipeline, run_dir: Path, names: list[str]) -> dict[str, Task]:
 def _problems(pipeline, run_dir: Path, names: list[str]) -> list[Problem]:
     """Inputs that will not be there, and stages for more machines than this one."""
     problems = []
+    large = [name for name in names if pipeline.stages[name].cfg["resources"]["nodes"] > 1]
+    if large:
+        others = f" and {len(large) - 1} more stages" if len(large) > 1 else ""
+        message = f"is above 1 in {large[0]}{others}, and this runner has one machine"
+        problems.append(Problem("", "resources.nodes", message, "align submit PIPELINE --cluster PROFILE, or one node"))
     for name in names:
         cfg = pipeline.stages[name].cfg
-        if cfg["resources"]["nodes"] > 1:
-            message = f"is {cfg['resources']['nodes']}: this runner has one machine"
-            problems.append(Problem("", f"{name}.resources.nodes", message, "set it to 1"))
         for key, path in artifacts.input_paths(run_dir / name, cfg).items():
             producer = artifacts.producer_of(run_dir / name, path)
             if producer in names:

@@ -33,7 +33,11 @@ def problems(run_dir: str | Path, reader: Reader) -> Iterator[Problem]:
     run_dir, missing = Path(os.path.abspath(run_dir)), []
     dirs = finished_stages(run_dir)
     if not dirs:
-        yield Problem("", str(run_dir), "no finished stage here", "give the directory of a run (runs/<name>)")
+        is_run = (run_dir / PIPELINE).is_file()
+        message = "no stage of this run is done yet" if is_run else "no finished stage here"
+        yield Problem(
+            "", str(run_dir), message, "run it first" if is_run else "give the directory of a run (runs/<name>)"
+        )
         return
     found, planned = _verify_pipeline(run_dir, reader)
     of_stages = (stage_problems(stage_dir, planned, reader) for stage_dir in dirs)

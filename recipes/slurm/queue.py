@@ -26,6 +26,12 @@ AWAY = re.compile(
 ENDING = ("COMPLETING",)
 
 
+def _where_to(said: str) -> str:
+    """What to do on a machine that knows of no controller."""
+    unconfigured = "fetch_config" in said or "configuration source" in said
+    return "\n    fix: run it on a login node of the cluster, or set SLURM_CONF" if unconfigured else ""
+
+
 class Refused(StageFailed):
     """Slurm answered, and said no; the text is its own."""
 
@@ -168,7 +174,7 @@ class Slurm:
             if result.returncode == 0 or any(text in result.stderr for text in allowed):
                 return result.stdout
             if not AWAY.search(result.stderr):
-                raise Refused(_words(result.stderr))
+                raise Refused(_words(result.stderr) + _where_to(result.stderr))
             if time.monotonic() > deadline:
                 raise _gave_up(self.patience, result.stderr)
             if not told:

@@ -88,3 +88,22 @@ def test_what_is_wrong_is_named_with_its_line(made, change, message):
     with pytest.raises(UserInputError) as caught:
         made(PIPELINE.replace(*change))
     assert message in str(caught.value)
+
+
+def test_the_command_line_changes_every_round_and_a_single_stage_again(made):
+    rounds, single = "rounds.rpo.stages.rpo.model.optim.lr=0.5", "stages.rpo2.model.optim.lr=0.25"
+    stages = made(PIPELINE, rounds, single).stages
+    assert [stages[f"rpo{n}"].cfg["model"]["optim"]["lr"] for n in (1, 2)] == [0.5, 0.25]
+    assert stages["rpo1"].origin("model.optim.lr") == (0.5, "command line")
+
+
+@pytest.mark.parametrize("override", ["stages.start=null", "stages=null", "rounds=null", "rounds.rpo=null"])
+def test_the_command_line_cannot_leave_a_stage_out(made, override):
+    with pytest.raises(UserInputError, match="cannot be left out here"):
+        made(PIPELINE, override)
+
+
+def test_a_slip_in_the_name_of_a_stage_of_rounds_is_told_once(made):
+    with pytest.raises(UserInputError, match="did you mean `rpo`") as caught:
+        made(PIPELINE, "rounds.rpo.stages.rop.model.optim.lr=0.5")
+    assert len(caught.value.problems) == 1

@@ -34,6 +34,7 @@ def test_a_fork_of_a_hugging_face_folder_has_its_architecture_and_is_not_refused
     assert mine.architecture["vocab_size"] == 128256
     assert [mine.stages[s].parents for s in ("code_sft", "reward")] == [["base"], ["base"]]
     assert mine.stages["base"].cfg["inputs"]["checkpoint"].endswith("models/Meta-Llama-3-8B")
+    assert "has not the control tokens of the template nemotron" in capsys.readouterr().err
     # the recipe's template is Nemotron's, the tokenizer in the folder is Llama 3's: said before anything runs
     assert cli.main(["check", f"{name}/{name}.yaml"]) == 2
     assert "control token" in capsys.readouterr().out
@@ -55,6 +56,17 @@ def test_what_changes_in_the_recipe_reaches_the_fork(tmp_path, monkeypatch):
     assert compose(path, given).stages["dpo"].cfg["model"]["optim"]["lr"] == 1.0e-6
     Path("recipe.yaml").write_text("from: nemotron4_15b\nstages: {dpo: {model: {optim: {lr: 2.0e-6}}}}\n")
     assert compose(path, given).stages["dpo"].cfg["model"]["optim"]["lr"] == 2.0e-6
+
+
+def test_the_smoke_run_follows_what_the_fork_has_become(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["new", "mine", "--from", "nemotron4_15b"]) == 0
+    own = Path("mine/mine.yaml")
+    own.write_text(own.read_text() + "stages:\n  code_sft: null\n  general_sft: {inputs: {init: models/base}}\n")
+    assert cli.main(["new", "mine", "--smoke"]) == 0
+    assert cli.main(["check", "mine/smoke.yaml"]) == 0, capsys.readouterr()
+    stages = compose("mine/smoke.yaml").stages
+    assert "code_sft" not in stages and stages["general_sft"].parents[0] == "smoke_base"
 
 
 @pytest.mark.parametrize(
