@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 
 from recipes.cli import main
 from recipes.commands import pipelines
-from recipes.errors import StageFailed
+from recipes.errors import Problem, StageFailed, UserInputError
 from recipes.pipeline import runner
 from recipes.pipeline.artifacts import config_text
 from recipes.pipeline.config import CONFIGS, compose
@@ -235,6 +236,19 @@ def test_commands_on_a_run(finished, capsys):
     capsys.readouterr()
     assert main(["status", "oen"]) == 2
     assert "did you mean `one`" in capsys.readouterr().err
+
+
+def test_a_place_that_cannot_be_written_to_is_wrong_input(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("afile").touch()
+    assert main(["run", "tiny", "--only", "world", "--runs-dir", "afile"]) == 2
+    assert main(["plan", "nemotron4_15b", "--gpus", "8", "--gpu", "H100", "--write", "afile/layout.yaml"]) == 2
+    assert capsys.readouterr().err.count("fix: choose a place that can be written to") == 2
+
+
+def test_problems_of_a_worker_process_arrive_whole():
+    problem = Problem("D1", "rows.jsonl:3", "is not JSON", "remove it")
+    assert pickle.loads(pickle.dumps(UserInputError(problem))).problems == [problem]
 
 
 def test_a_failed_stage_is_exit_code_1(monkeypatch, capsys):
