@@ -23,6 +23,10 @@ def load() -> list[str]:
     # NeMo and its dependencies warn about every optional package that is absent; none is needed here.
     warnings.filterwarnings("ignore")
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+    # torch 2.6 asks for it, too, whose checkpoint writer is the old one: compat/torch_version.py has no part in that.
+    os.environ.setdefault("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
+    # Else torch.cuda.is_available() asks CUDA itself, after which no forked process can use a GPU.
+    os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
     if not sys.stderr.isatty():
         os.environ.setdefault("TQDM_DISABLE", "1")
     from recipes.engine import compat

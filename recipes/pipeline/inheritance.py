@@ -37,6 +37,10 @@ FIXED = {
     "fsdp": False,
     "enable_cuda_graph": False,
     "use_emha": False,
+    "sharp": False,
+    "nccl_communicator_config_path": None,
+    "dist_ckpt_parallel_dist_opt": True,
+    "validation_param_sync_overlap": False,
 }
 # Stages that only run a model forward say less about it; the rest of a training layout must not come along.
 FIXED_INFERENCE = {
@@ -67,7 +71,7 @@ ARCHITECTURE = frozenset(
 # `ub_tp_comm_overlap` and the deferred gradient are off.
 UNREAD = frozenset(
     "apex_transformer_log_level deteministic_mode enable_vboost gc_interval inference nemo_version nsys_profile"
-    " reduce_amax resume_from_checkpoint sharp sync_batch_comm target ub_tp_comm_overlap_cfg wgrad_deferral_limit"
+    " reduce_amax resume_from_checkpoint sync_batch_comm target ub_tp_comm_overlap_cfg wgrad_deferral_limit"
     " activations_checkpoint_num_layers".split()
 )
 UNREAD_BEGIN = ("fp8_", "fsdp_", "moe_", "nsys_")

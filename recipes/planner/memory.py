@@ -69,8 +69,8 @@ def trained_parts(settings: Settings, model: Architecture, index: int) -> tuple[
 
     A sharded optimizer keeps float32 gradients on every rank, and its float32 master weights and two moments spread
     over DP x CP (bf16 weights; float32 ones are their own master). The portable AdamW keeps two moments of the weights'
-    type on every rank. LoRA: only the adapters have gradients and moments. The padding of megatron-core's buffers (to 64
-    elements a parameter) is not counted, nor that the cut between two ranks' parts may be off by it.
+    type on every rank. LoRA: only the adapters have gradients and moments. Not counted: the padding of megatron-core's
+    buffers (to 64 elements a parameter), by which the cut between two ranks' parts may be off, too.
     source: megatron-core 0.10 distributed/param_and_grad_buffer.py and optimizer/distrib_optimizer.py
     """
     width = 2 if settings.half_weights else 4

@@ -1,8 +1,8 @@
 """A machine without CUDA: everything that asks for the GPU gets the CPU.
 
 NeMo, megatron-core and NeMo-Aligner name the device in five ways: `torch.cuda.current_device()`, `tensor.cuda()`,
-`device="cuda"` in a factory, `torch.cuda.FloatTensor`, and `tensor.type() == "torch.cuda.FloatTensor"`. Each is answered
-with its CPU counterpart here.
+`device="cuda"` in a factory, `torch.cuda.FloatTensor`, and `tensor.type() == "torch.cuda.FloatTensor"`. Each is
+answered with its CPU counterpart here.
 Where CUDA is there, nothing in this file is applied.
 """
 
