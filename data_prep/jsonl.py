@@ -39,7 +39,8 @@ def read_rows(path: Path | str) -> Iterator[tuple[int, dict]]:
     """
     path = Path(path)
     if not path.is_file():
-        raise refuse(path, None, "there is no such file", fix="check the path of this input")
+        message = "is a directory, not a file" if path.is_dir() else "there is no such file"
+        raise refuse(path, None, message, fix="check the path of this input")
     if path.suffix == ".parquet":
         from data_prep.parquet import read_parquet
 

@@ -1,11 +1,12 @@
 """How long `align check nemotron4_340b` takes with 300,000 preference pairs of 400 tokens, and in how much memory.
 
-    python -m tests.bench.check
+    python -m tests.bench.check [--before ANOTHER_TREE_OF_THIS_REPOSITORY]
 
 The rows, a SentencePiece tokenizer of 256,000 pieces (8,000 learned on the same words, the others unused) and a
 checkpoint directory with NVIDIA's config of the 340B are made in a temporary folder. Every variant is the command
-itself in a process of its own: no large file; a tenth of the rows, to see whether memory grows with them; all in one
-file; the same rows in two files, which are checked side by side.
+itself, started anew: no large file; a tenth of the rows, to see whether memory grows with them; all in one file, whose
+rows are spread over the cores, and on one core; the same rows in two files. With another tree, its command runs on the
+first two as well, right after ours: on a machine that others use too, compare what ran side by side.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from data_prep.tokens import Tokenizer
 from tests.pipeline import checkpoints
 
 ROOT = Path(__file__).resolve().parents[2]
-SMALL = 300  # rows of every other file
+SMALL, PROMPTS = 300, 1000  # rows of every other file; prompts of a round
 WORDS, SEED = 30_000, 7
 TOKENS = {"prompt": 120, "chosen": 140, "rejected": 140}  # of the mean row, about; a word is 1.2 tokens or so
 
@@ -60,6 +61,9 @@ class Rows:
         turns = (("user", TOKENS["prompt"]), ("assistant", TOKENS["chosen"]))
         return {"messages": [{"role": role, "content": self.text(mean)} for role, mean in turns]}
 
+    def question(self, number: int) -> dict:
+        return {"id": str(number), "messages": self.talk(number)["messages"][:1]}
+
     def rating(self, number: int) -> dict:
         return {"prompt": self.text(50), "response": self.text(50), "helpfulness": number % 5, "correctness": 3,
                 "coherence": 4, "complexity": 1, "verbosity": 2}  # fmt: skip
@@ -84,7 +88,7 @@ def desk(folder: Path, count: int) -> None:
         for file in ("train", "validation"):
             write(folder / f"datasets/nemotron4_{name}/{file}.jsonl", make, SMALL)
     for number in (1, 2, 3):
-        write(folder / f"datasets/prompts/round{number}.jsonl", lambda n: {"id": str(n), **rows.talk(n)}, 1)
+        write(folder / f"datasets/prompts/round{number}.jsonl", rows.question, PROMPTS)
     parts = {"tenth": (0, count // 10), "first": (0, count // 2), "second": (count // 2, count)}
     with write(folder / "all.jsonl", rows.pair, count).open(encoding="utf-8") as lines:
         files = {name: (folder / f"{name}.jsonl").open("w", encoding="utf-8") for name in parts}
@@ -96,8 +100,9 @@ def desk(folder: Path, count: int) -> None:
         file.close()
 
 
-def measure(folder: Path, overrides: list[str]) -> tuple[float, float, str]:
-    """(seconds, peak MB of the largest process, last line said) of the command."""
+def measure(folder: Path, overrides: list[str], root: Path = ROOT, cores: int = 0) -> tuple[float, float, float, str]:
+    """(seconds, seconds of a processor in all processes, peak MB of the largest one, last line said) of the command.
+    cores: 0 = those that are there."""
     starts = [f"stages.{name}.inputs.init=base" for name in ("code_sft", "reward", "dpo")]
     command = [
         sys.executable,
@@ -110,18 +115,24 @@ def measure(folder: Path, overrides: list[str]) -> tuple[float, float, str]:
         *overrides,
     ]
     begin = time.perf_counter()
-    process = subprocess.Popen(command, cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE)
+    here = os.sched_getaffinity(0)
+    if cores:
+        os.sched_setaffinity(0, sorted(here)[:cores])  # what is started has those of its parent
+    process = subprocess.Popen(command, cwd=folder, env={**os.environ, "PYTHONPATH": str(root)}, stdout=subprocess.PIPE)
+    os.sched_setaffinity(0, here)
     said = process.stdout.read().decode().splitlines()
     _, status, usage = os.wait4(process.pid, 0)
     if status:
         raise SystemExit("\n".join(said))
-    return time.perf_counter() - begin, usage.ru_maxrss / 1024, said[-1]
+    return time.perf_counter() - begin, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024, said[-1]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rows", type=int, default=300_000)
-    count = parser.parse_args().rows
+    parser.add_argument("--before", type=Path, help="another tree of this repository, to compare with")
+    args = parser.parse_args()
+    count = args.rows
     with tempfile.TemporaryDirectory(prefix="align-bench-") as scratch:
         folder = Path(scratch)
         child = multiprocessing.get_context("fork").Process(target=desk, args=(folder, count))
@@ -135,16 +146,23 @@ def main() -> None:
         size = (folder / "all.jsonl").stat().st_size / 1e6
         print(f"{count} pairs, {mean:.0f} tokens a row, {size:.0f} MB, {len(os.sched_getaffinity(0))} cores")
         train, validation = "stages.dpo.inputs.train", "stages.dpo.inputs.validation"
-        variants = {
-            "no large file": (0, []),
-            "a tenth in one file": (count // 10, [f"{train}=tenth.jsonl"]),
-            "all in one file": (count, [f"{train}=all.jsonl"]),
-            "all in two files": (count, [f"{train}=first.jsonl", f"{validation}=second.jsonl"]),
-        }
-        for name, (rows, overrides) in variants.items():
-            seconds, peak, said = measure(folder, overrides)
+        none, tenth, one = [], [f"{train}=tenth.jsonl"], [f"{train}=all.jsonl"]
+        two = [f"{train}=first.jsonl", f"{validation}=second.jsonl"]
+        variants = [
+            ("no large file", 0, none, ROOT, 0),
+            ("no large file, before", 0, none, args.before, 0),
+            ("a tenth in one file", count // 10, tenth, ROOT, 0),
+            ("a tenth, before", count // 10, tenth, args.before, 0),
+            ("all in one file", count, one, ROOT, 0),
+            ("all in one, one core", count, one, ROOT, 1),
+            ("all in two files", count, two, ROOT, 0),
+        ]
+        for name, rows, overrides, root, cores in variants:
+            if root is None:
+                continue
+            seconds, busy, peak, said = measure(folder, overrides, root.resolve(), cores)
             rate = f"{rows / seconds:8.0f} rows/s" if rows else " " * 15
-            print(f"{name:22s} {seconds:7.1f} s {rate} {peak:6.0f} MB   {said}", flush=True)
+            print(f"{name:22s} {seconds:7.1f} s {busy:7.1f} s of CPU {rate} {peak:6.0f} MB   {said}", flush=True)
 
 
 if __name__ == "__main__":

@@ -14,8 +14,8 @@ import pytest
 
 from data_prep import passes
 from data_prep.prepare import prepare, usable_rows
-from data_prep.workers import Workers
 from data_prep.records import LABEL_SLOTS
+from data_prep.workers import Workers
 from recipes.errors import StageFailed, UserInputError
 
 PAIR = {"prompt": [{"role": "user", "content": "reverse a b"}], "chosen": "b a", "rejected": "a b",
@@ -130,7 +130,8 @@ KINDS = {
     "sft": lambda i: {"messages": [TALK["messages"][0], {"role": "assistant", "content": "ünï 漢 " * (i % 7 + 1)}]},
     "reward": lambda i: RATED | {"response": f"yo {i}", "helpfulness": i % 5},
     "preference": lambda i: PAIR | {"chosen": "b a " * (i % 9 + 1), "rejected": f"c {i}", "id": i},
-    "binary_reward": lambda i: RATED | {"prompt": f"p {i // 2}", "helpfulness": i % 2},  # two rows make a record
+    # two rows make a record
+    "binary_reward": lambda i: RATED | {"prompt": f"p {i // 2}", "response": f"{i}", "helpfulness": i % 2},
 }
 ROWS = 400
 
@@ -184,17 +185,18 @@ def test_any_number_of_workers_writes_the_same_files(tmp_path, spread, template,
     assert sum(facts[1].values()) == ROWS and facts[4] > 0 and len(files) == 3
 
 
-@pytest.mark.parametrize("kind", ["text", "sft", "preference"])
-def test_any_number_of_workers_drops_the_same_rows(tmp_path, spread, template, tokenizer, kind):
+@pytest.mark.parametrize("kind, longest", [("text", 24), ("sft", 40), ("preference", 24)])
+def test_any_number_of_workers_drops_the_same_rows(tmp_path, spread, template, tokenizer, kind, longest):
     source = write(tmp_path / "rows.jsonl", [KINDS[kind](i) for i in range(ROWS)])
-    options = {"over_length": "drop", "bad_rows": "drop", "max_length": 24}
+    options = {"over_length": "drop", "bad_rows": "drop", "max_length": longest}
     facts, _ = same_with_any_workers(tmp_path, kind, source, template if kind != "text" else None, tokenizer, **options)
-    assert 0 < facts[1]["over_length"] < ROWS and facts[4] <= 24
+    assert 0 < facts[1]["over_length"] < ROWS and facts[4] <= longest
 
 
+@pytest.mark.parametrize("suffix", ["jsonl", "jsonl.gz"])
 @pytest.mark.parametrize("where", [0, ROWS // 2, ROWS - 1])
 @pytest.mark.parametrize("rule", ["D1", "D3", "D8", "D9"])
-def test_any_number_of_workers_refuses_the_same_row(tmp_path, spread, template, tokenizer, where, rule):
+def test_any_number_of_workers_refuses_the_same_row(tmp_path, spread, template, tokenizer, where, rule, suffix):
     """Wherever it stands, behind it rows that are refused too, or before an unreadable one."""
     bad = {"D1": None, "D3": PAIR | {"prompt": [{"role": "bot", "content": "x"}]}, "D8": PAIR | {"rejected": "b a"},
            "D9": PAIR | {"chosen_reward": "NaN"}}[rule]  # fmt: skip
@@ -204,9 +206,10 @@ def test_any_number_of_workers_refuses_the_same_row(tmp_path, spread, template, 
     if rule == "D1":
         rows[1 if where else 2] = PAIR | {"rejected": "b a"}  # what cannot be read is told first
     lines = [json.dumps(row) if row else "{" for row in rows]
-    (tmp_path / "p.jsonl").write_text("\n".join(lines) + "\n")
-    problems, left = same_with_any_workers(tmp_path, "preference", tmp_path / "p.jsonl", template, tokenizer)
-    assert (problems[0].rule, problems[0].where, left) == (rule, f"{tmp_path}/p.jsonl:{where + 1}", [])
+    path, text = tmp_path / f"p.{suffix}", "\n".join(lines).encode()
+    path.write_bytes(gzip.compress(text) if suffix.endswith("gz") else text)
+    problems, left = same_with_any_workers(tmp_path, "preference", path, template, tokenizer)
+    assert (problems[0].rule, problems[0].where, left) == (rule, f"{path}:{where + 1}", [])
 
 
 def test_any_number_of_workers_refuses_the_same_file(tmp_path, spread, template):
