@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, islice
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from data_prep.template import Template
 
 
 def refuse_shared(
-    prompts: list[dict], source: Path | str, others: Sequence[Path | str], template: Template
+    prompts: Iterable[dict], source: Path | str, others: Sequence[Path | str], template: Template
 ) -> None:
     """UserInputError (D25) if a prompt of `source` begins with the first user turn of a row of another file.
 

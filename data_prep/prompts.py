@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 from data_prep.jsonl import read_rows, refuse
@@ -12,29 +13,33 @@ from data_prep.template import Template
 
 
 def read_prompts(path: Path | str, template: Template | None = None) -> list[dict]:
-    """All prompt rows, checked, with id, source and human filled in. `template` decides what a control token is.
+    """All prompt rows of a file; see `prompt_rows`."""
+    return list(prompt_rows(path, template))
+
+
+def prompt_rows(path: Path | str, template: Template | None = None) -> Iterator[dict]:
+    """Each prompt row, checked, with id, source and human filled in. `template` decides what a control token is.
 
     Raises UserInputError naming file:line when a row has no messages, breaks a rule of turns (D2-D5), repeats an id or
     a prompt of the file (D2), or when the file has no row (D14).
     """
     template = template or Template.load()
-    rows: list[dict] = []
     ids: dict[str, int] = {}
     prompts: dict[str, int] = {}
     for line, row in read_rows(path):
         try:
-            rows.append(_prompt(row, template))
+            prompt = _prompt(row, template)
         except BadRow as bad:
             raise refuse(path, line, f"{bad.field} {bad.message}", bad.rule, bad.fix) from None
-        for seen, key, what in ((ids, rows[-1]["id"], "id"), (prompts, content_id(rows[-1]["messages"]), "prompt")):
+        for seen, key, what in ((ids, prompt["id"], "id"), (prompts, content_id(prompt["messages"]), "prompt")):
             if key in seen:
                 raise refuse(
                     path, line, f"has the {what} of line {seen[key]}", "D2", f"make every {what} of the file different"
                 )
             seen[key] = line
-    if not rows:
+        yield prompt
+    if not ids:
         raise refuse(path, None, "has no prompt", "D14", "give at least one prompt")
-    return rows
 
 
 def _prompt(row: dict, template: Template) -> dict:

@@ -14,7 +14,7 @@ from recipes import __version__
 from recipes.commands import data, pipelines, plan, runs
 from recipes.errors import EXIT_DONE, EXIT_FAILED, EXIT_INPUT, StageFailed, UserInputError
 
-NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENOSPC, errno.EDQUOT)
+NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENOSPC, errno.EDQUOT)
 PIPELINE_HELP = "a name under configs/pipeline, the path of a YAML file, or the directory of a run, to run it again"
 OVERRIDES_HELP = "settings in Hydra's grammar, for example stages.dpo.model.optim.lr=1e-7"
 
@@ -135,7 +135,7 @@ def _about_pipelines(add) -> None:
     text = "what a pipeline takes before it is submitted: memory, time, disk; and layouts that would fit"
     costs = add(plan.plan, text, pipeline, cluster, _json())
     costs.add_argument("--stage", dest="stages", action="append", default=[], metavar="STAGE", help="only this stage")
-    costs.add_argument("--gpu", metavar="NAME", help="for stages that name no GPU, for example H100")
+    costs.add_argument("--gpu", metavar="NAME", help="in place of the layouts' resources.gpu, for example H200")
     costs.add_argument("--gpus", type=_positive, metavar="N", help="look for the fastest layout on so many of them")
     costs.add_argument("--write", type=Path, metavar="FILE", help="write that layout; a pipeline's `layout:` takes it")
     costs.add_argument("--efficiency", type=_share, default=0.4, metavar="X", help="of the bf16 peak, default 0.4")

@@ -36,6 +36,11 @@ def cell(value) -> str:
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
+def counted(things, name: str) -> str:
+    """1 stage, 2 stages."""
+    return f"{len(things)} {name}" + ("" if len(things) == 1 else "s")
+
+
 def print_problems(problems: list[Problem], as_json: bool) -> None:
     if as_json:
         print(json.dumps([vars(problem) for problem in problems], indent=1, ensure_ascii=False))

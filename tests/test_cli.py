@@ -148,7 +148,7 @@ def test_check(capsys):
     assert main(["check", "two.yaml", "--json", "stages.sft.model.fp9=true"]) == 2
     assert "model.fp8" in json.loads(capsys.readouterr().out)[0]["fix"]
     assert main(["check", "two.yaml", "stages.sft.trainer.sft.limit_val_batches=1"]) == 0
-    assert "1 warnings" in capsys.readouterr().out
+    assert "1 warning\n" in capsys.readouterr().out
     assert main(["check", "--explain", "C2"]) == 0
     assert "divide" in capsys.readouterr().out
     assert main(["check"]) == 2

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from recipes.commands.finding import compose, compose_open, find_run, find_stage, other_inputs
 from recipes.errors import EXIT_DONE, EXIT_INPUT, Problem, UserInputError
-from recipes.printing import cell, first_sentence, print_problems, print_rows
+from recipes.printing import cell, counted, first_sentence, print_problems, print_rows
 
 
 def ls(args) -> int:
@@ -92,14 +92,15 @@ def check(args) -> int:
     run_dir = find_run(args.run, args.runs_dir) if args.run else None
     problems = check_pipeline(pipeline, run_dir=run_dir)
     problems += check_data(pipeline) + other_inputs(args, list(pipeline.stages))
-    print_problems(problems, args.json)
     wrong = failures(problems)
+    warnings = [problem for problem in problems if problem not in wrong]
+    print_problems(wrong + warnings, args.json)
     if run_dir and not args.json:
         print_rows(resume_plan(pipeline, run_dir), ("stage", "action", "why"), False)
     if not args.json:
         print(
-            f"{len(pipeline.stages)} stages, {len(RULES)} rules: "
-            f"{len(wrong)} problems, {len(problems) - len(wrong)} warnings"
+            f"{counted(pipeline.stages, 'stage')}, {len(RULES)} rules: "
+            f"{counted(wrong, 'problem')}, {counted(warnings, 'warning')}"
         )
     return EXIT_INPUT if wrong else EXIT_DONE
 

@@ -78,6 +78,8 @@ class Pipeline:
     architecture: the `model` block and `vocab_size` of the pipeline's model as kind `base` would build it (assume.py)
     assumed:      for some stages {"rows", "tokens"}, what the planner cannot know before the data is there
     model_file:   the file that describes the pipeline's model, for messages
+    left_out:     stage -> "file:line" of those that a pipeline made `from:` another leaves out, for messages
+    starts:       stage of a first round -> (name of the rounds, their `previous`), for messages
     """
 
     name: str
@@ -87,6 +89,8 @@ class Pipeline:
     architecture: dict = field(default_factory=dict)
     assumed: dict[str, dict] = field(default_factory=dict)
     model_file: str = ""
+    left_out: dict[str, str] = field(default_factory=dict)
+    starts: dict[str, tuple[str, str]] = field(default_factory=dict)
 
     @property
     def parents(self) -> graph.Parents:
@@ -113,6 +117,7 @@ def compose(
     command_line = overrides.parse(list(override))
     written = document.load(configs, str(pipeline))
     document.refuse_nothing(command_line)
+    first_rounds = rounds.starts(written, command_line)
     file, command_line = rounds.expand(written, command_line)
     settings = document.settings(file, command_line)
     settings["cluster"] = cluster or settings["cluster"]
@@ -130,12 +135,21 @@ def compose(
     profile = _profile(settings["cluster"], profile_file, command_line, problems)
     assumed = assume.of_stages(written, command_line, kinds, problems)
     if problems:
-        raise UserInputError(problems)
+        raise UserInputError(_once(problems))
     ordered = graph.order({name: stage.parents for name, stage in stages.items()})
     architecture = assume.architecture(bases.get("base"), overlays, stages)
     stages = {name: stages[name] for name in ordered}
     model_file = overlays[0].source if settings["model"] else ""
-    return Pipeline(settings["name"], settings["seed"], stages, profile, architecture, assumed, model_file)
+    known = (settings["name"], settings["seed"], stages, profile, architecture, assumed, model_file)
+    return Pipeline(*known, document.left_out(file), first_rounds)
+
+
+def _once(problems: list[Problem]) -> list[Problem]:
+    """What is wrong in one place that several stages read, as those of rounds do, is told for the first of them."""
+    found: dict[tuple, Problem] = {}
+    for problem in problems:
+        found.setdefault((problem.where.partition(" (stage ")[0], problem.message, problem.fix), problem)
+    return list(found.values())
 
 
 def _overlays(configs: Path, settings: dict) -> tuple[list[Layer], Layer | None]:

@@ -63,6 +63,12 @@ def load(configs: Path, name: str, below: tuple[str, ...] = ()) -> Layer:
     return file.over(base)
 
 
+def left_out(document: Layer) -> dict[str, str]:
+    """{stage: "file:line"} of the stages that a pipeline which is made `from:` another leaves out."""
+    there, lines = document.section("stages").data, document.section("stages").lines
+    return {key[0]: place for key, place in lines.items() if len(key) == 1 and key[0] not in there}
+
+
 def _beside(layer: Layer, key: str, name):
     """./ and ../ in a file are relative to that file; every other path is relative to the working directory."""
     if isinstance(name, list):

@@ -54,6 +54,17 @@ def expand(document: Layer, command_line: Layer) -> tuple[Layer, Layer]:
     return Layer(document.source, data, lines), _with_stages(command_line, given_stages)
 
 
+def starts(document: Layer, command_line: Layer) -> dict[str, tuple[str, str]]:
+    """{stage of a first round: (name of the rounds, the stage that {previous} stands for there)}."""
+    found = {}
+    for name in document.section("rounds").data:
+        written, given = (layer.section("rounds", name) for layer in (document, command_line))
+        previous = given.data.get("previous", written.data.get("previous"))
+        if isinstance(previous, str):
+            found |= {f"{stage}1": (name, previous) for stage in written.section("stages").data}
+    return found
+
+
 def _with_stages(command_line: Layer, stages: dict) -> Layer:
     """What it says of single stages holds over what it says of the rounds that make them."""
     data = {key: value for key, value in command_line.data.items() if key != "rounds"}
@@ -88,6 +99,11 @@ class _Loop:
         if not self.body:
             raise _problem(layer, (), f"`rounds.{name}` has no stages", "add them below `stages:`")
         self.values = self._values()
+        for stage, config in self.body.items():
+            if isinstance(config, dict) and not did_you_mean("kind", config):  # a slip in `kind` itself is said later
+                close = did_you_mean(stage, [other for other in self.body if other != stage])
+                fix = f"did you mean stage `{close[0]}`? If not, add `kind:`" if close else "add `kind:`"
+                raise _problem(layer, ("stages", stage), f"stage {stage} of `rounds.{name}` has no kind", fix)
         if self.data.get("policy", name) not in self.body:
             fix = f"set `policy` to one of {', '.join(self.body)}"
             raise _problem(layer, ("policy",), f"`rounds.{name}` does not say which stage makes the policy", fix)

@@ -53,6 +53,9 @@ def too_much(stage: StagePlan) -> str:
 
 def advice(stage: StagePlan) -> str:
     settings = stage.settings
+    if not settings.half or (settings.trains and settings.optimizer == "portable_adamw"):
+        how = "with portable_adamw, which every rank holds whole" if settings.half else "in float32"
+        return f"the stage computes {how}: name the layout `gpu` first, layout: [gpu, ...]"
     if not settings.trains:
         more = "raise TP or PP, lower batch_size"
         known = stage.data.tokens_from == data.ASSUMED

@@ -165,10 +165,12 @@ class Plan:
     stages: list[StagePlan]
     unplanned: dict[str, str]
     problems: list[Problem] = field(default_factory=list)
+    gpu: gpus.GPU | None = None  # that was asked for in place of `resources.gpu`
 
 
 def plan(pipeline, assumed: Assumptions, gpu: str | None = None, only: list[str] | None = None) -> Plan:
-    """Plan a pipeline. gpu: for stages that name none in `resources.gpu`; only: these stages."""
+    """Plan a pipeline. gpu: in place of every `resources.gpu`; only: these stages. Raises UserInputError."""
+    asked = gpus.find(gpu) if gpu else None
     stages, unplanned = [], {}
     for name, stage in pipeline.stages.items():
         if (only and name not in only) or stage.kind not in (*TRAINING, *INFERENCE):
@@ -179,17 +181,20 @@ def plan(pipeline, assumed: Assumptions, gpu: str | None = None, only: list[str]
         else:
             stages.append(found)
     problems = findings.problems(stages)
-    return Plan(pipeline, assumed, stages, unplanned, problems)
+    return Plan(pipeline, assumed, stages, unplanned, problems, asked)
 
 
 def of_stage(subject: Subject, assumed: Assumptions, gpu: str | None = None) -> StagePlan | str:
-    """The plan of one stage, or why there is none. UserInputError for a GPU that is not in the table."""
+    """The plan of one stage, or why there is none. UserInputError for a GPU that is not in the table.
+
+    gpu: in place of the one that the stage names
+    """
     models = architectures(subject)
     if not models:
         return "the sizes of its model are not known: name a model (configs/model) or a checkpoint that is here"
     model = max(models, key=lambda each: each.total)
-    name = subject.get("resources.gpu") or gpu
-    kind = gpus.find(name, subject.where("resources.gpu")) if name else None
+    own = subject.get("resources.gpu")
+    kind = gpus.find(gpu) if gpu else gpus.find(own, subject.where("resources.gpu")) if own else None
     known = data.of_stage(subject)
     settings = Settings.of(subject.cfg, min(known.sequence, known.tokens + subject.number("max_new_tokens", 0)))
     if not settings.sane:

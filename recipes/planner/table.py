@@ -5,6 +5,7 @@ from __future__ import annotations
 from recipes.planner.gpus import FITS, GPUS
 from recipes.planner.layouts import Suggestion
 from recipes.planner.plan import Plan, StagePlan
+from recipes.printing import counted
 from recipes.report.numbers import duration, size
 
 COLUMNS = (
@@ -59,11 +60,12 @@ def total(stages: list[StagePlan]) -> str:
     known = [stage for stage in stages if stage.seconds is not None]
     kept = sum(stage.disk[1] for stage in stages)
     most = max((kept - stage.disk[1] + stage.disk[0] for stage in stages), default=0)
-    text = f"{len(stages)} stages; disk for checkpoints {size(most)} at most, {size(kept)} at the end"
+    text = f"{counted(stages, 'stage')}; disk for checkpoints {size(most)} at most, {size(kept)} at the end"
     if not known:
         return f"{text}; no times: name a GPU (resources.gpu, or --gpu) and rows (assume:)"
     hours = sum(stage.gpu_hours for stage in known)
-    left = f" ({len(stages) - len(known)} stages without a time)" if len(known) < len(stages) else ""
+    others = [stage for stage in stages if stage.seconds is None]
+    left = f" ({counted(others, 'stage')} without a time)" if others else ""
     days = duration(sum(stage.seconds for stage in known))
     return f"{text}; {days} one after the other, {hours:,.1f} GPU-hours{left}"
 
@@ -82,14 +84,23 @@ def assumptions(plan: Plan) -> list[str]:
         f"saves: {assumed.disk_rate / 1e9:g} GB a second over all ranks",
         f"memory: fits up to {FITS:.0%} of a GPU; 6 GB of it for CUDA, NCCL and Transformer Engine, 2 GB on one rank",
     ]
+    text += _replaced(plan)
     text += [f"{name}: {GPUS[name].source} (grade {GPUS[name].grade})" for name in used]
     if bound:
         text.append(f"tokens: the sequence length, an upper bound, for {', '.join(bound)} (assume.<stage>.tokens)")
-    rows = [f"{stage.name} {stage.data.rows:,} ({stage.data.rows_from})" for stage in plan.stages if stage.data.rows]
+    known = [(stage.name, stage.data) for stage in plan.stages if stage.data.rows is not None]
+    rows = [f"{name} {data.rows:,} ({data.rows_from})" for name, data in known]
     unknown = [stage.name for stage in plan.stages if stage.data.rows is None]
     text += [f"rows: {', '.join(rows)}"] if rows else []
     text += [f"rows not known: {', '.join(unknown)} (assume.<stage>.rows)"] if unknown else []
     return text
+
+
+def _replaced(plan: Plan) -> list[str]:
+    """That --gpu holds over what the layout says."""
+    named = dict.fromkeys(str(stage.subject.get("resources.gpu") or "") for stage in plan.stages)
+    others = [name for name in named if plan.gpu and name and name.lower() != plan.gpu.name.lower()]
+    return [f"GPU: {plan.gpu.name} (--gpu) in place of {', '.join(others)} (resources.gpu)"] if others else []
 
 
 # -- layouts -----------------------------------------------------------------------------------------

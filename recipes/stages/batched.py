@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
 from pathlib import Path
 
 from data_prep.tokens import Tokenizer
@@ -24,13 +25,29 @@ def check_lengths(
     if not config.is_file():
         return
     room = yaml.safe_load(config.read_text())["encoder_seq_length"] - new_tokens
-    lengths = map(len, Tokenizer.open(training.tokenizer_of(model, stage_dir)).encode_batch(list(texts)))
-    long = [(name, length) for name, length in zip(names, lengths) if length > room]
+    refuse_long(zip(names, texts), Tokenizer.open(training.tokenizer_of(model, stage_dir)), room, new_tokens, source)
+
+
+def refuse_long(
+    texts: Iterable[tuple[str, str]], tokenizer: Tokenizer, room: int, new_tokens: int, source: object
+) -> None:
+    """UserInputError (D6) if one of (name, text), which are read a few at a time, has more than `room` tokens."""
+    texts, long = iter(texts), []
+    while batch := list(islice(texts, 1000)):
+        doubtful = [(name, text) for name, text in batch if may_be_longer(text, tokenizer, room)]
+        lengths = map(len, tokenizer.encode_batch([text for _, text in doubtful]))
+        long += [(name, length) for (name, _), length in zip(doubtful, lengths) if length > room]
     if long:
         name, length = long[0]
         rest = f", which leaves {new_tokens} for the answer" if new_tokens else ""
         message = f"{len(long)} texts are longer than {room} tokens{rest}: {name} has {length}"
         raise UserInputError(Problem("D6", str(source), message, "shorten these rows or leave them out"))
+
+
+def may_be_longer(text: str, tokenizer: Tokenizer, room: int) -> bool:
+    """False where so few characters cannot be more than `room` tokens: most texts need not be encoded to know that."""
+    bound = tokenizer.bound(text)
+    return bound is None or bound > room
 
 
 def finish(config, stage_dir: Path, identity: object, count: int, load: Callable, model_path: Path, worker: Callable):

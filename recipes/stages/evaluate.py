@@ -18,7 +18,7 @@ def main(cfg: dict, stage_dir: Path) -> dict:
     template = Template.load(cfg["template"])
     inputs = {name: Path(path) for name, path in cfg["inputs"].items() if path}
     training.check_template(template, inputs["policy"])
-    prompts = read_prompts(inputs["prompts"])
+    prompts = read_prompts(inputs["prompts"], template)
     texts, ids = [template.prompt(prompt["messages"]) for prompt in prompts], [prompt["id"] for prompt in prompts]
     batched.check_lengths(texts, ids, cfg["max_new_tokens"], inputs["policy"], inputs["prompts"], stage_dir)
     judge = inputs.get("reward_model")

@@ -16,7 +16,7 @@ from recipes.stages import batched, training
 def main(cfg: dict, stage_dir: Path) -> dict | None:
     template, policy_path = Template.load(cfg["template"]), Path(cfg["inputs"]["policy"])
     training.check_template(template, policy_path)
-    prompts = read_prompts(Path(cfg["inputs"]["prompts"]))
+    prompts = read_prompts(Path(cfg["inputs"]["prompts"]), template)
     refuse_shared(prompts, cfg["inputs"]["prompts"], cfg["inputs"]["disjoint_from"], template)
     texts, ids = [template.prompt(prompt["messages"]) for prompt in prompts], [prompt["id"] for prompt in prompts]
     batched.check_lengths(texts, ids, cfg["max_new_tokens"], policy_path, cfg["inputs"]["prompts"], stage_dir)

@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from data_prep.rules import RULES as DATA_RULES
+from recipes import cli
 from recipes.errors import UserInputError
 from recipes.pipeline.checks import RULES, check_data, check_pipeline, check_run_dir, describe, external, failures
 from recipes.pipeline.config import CONFIGS, compose
@@ -64,6 +65,12 @@ stages:
     inputs: {policy: dpo/model, reward_model: rm/model, prompts: eval.jsonl}
 """
 CHAT = {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}
+
+
+def prompt(name: str, number: int) -> dict:
+    return {"id": str(number), "messages": [{"role": "user", "content": f"{name} {number}"}]}
+
+
 EXTERNAL = """\
 num_layers: 6
 hidden_size: 96
@@ -81,9 +88,11 @@ data:
 def chain(tmp_path, monkeypatch):
     """A function from overrides to the pipeline above, with its files in the working directory."""
     monkeypatch.chdir(tmp_path)
-    for name in ("text", "text_validation", "chat", "chat_validation", "prompts", "eval"):
+    for name in ("text", "text_validation", "chat", "chat_validation"):
         row = CHAT if name.startswith("chat") else {"text": "some words"}
         (tmp_path / f"{name}.jsonl").write_text((json.dumps(row) + "\n") * 20)
+    for name in ("prompts", "eval"):
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(prompt(name, n)) + "\n" for n in range(60)))
     (tmp_path / "chain.yaml").write_text(PIPELINE)
     model_dir(tmp_path / "stretched", EXTERNAL + "scale_positional_embedding: true\n")
     external.checkpoint.cache_clear()
@@ -214,6 +223,12 @@ WRONG = [
     ("C17", ["sft.model.global_batch_size=32"], "chat.jsonl has 20 rows, one global batch of stage sft needs 32"),
     ("C17", ["sft.trainer.sft.limit_val_batches=0.1"], "needs 160 with limit_val_batches 0.1"),
     ("C17", ["dpo.model.global_batch_size=64"], "pairs.validation_rows: pairs_validation.jsonl has 32 rows"),
+    (
+        "C17",
+        ["samples.inputs.prompts=eval.jsonl", "pairs.pairs.validation_rows=50"],
+        "10 are left, one global batch needs 16",
+    ),
+    ("C17", ["world.sizes.prompts=40", "samples.inputs.prompts=world/prompts_round0.jsonl"], "40 prompts give at most"),
     ("C17", ["world.sizes.human=3"], "world.sizes.human: human.jsonl has 3 rows"),
     ("C18", ["sft.data.over_length=cut"], "'cut'"),
     ("C18", ["sft.model.optim.sched.name=StepLR"], "use one of CosineAnnealing"),
@@ -507,6 +522,123 @@ def test_lengths_are_checked_with_the_tokenizer_of_an_external_checkpoint(chain,
     assert {problem.rule for problem in check_data(chain(override))} >= {"D6"}
     (only_dropped,) = check_data(chain(override, "stages.sft.data.over_length=drop"))
     assert only_dropped.rule in ("D14", "C17")
+
+
+def test_a_folder_in_place_of_a_file_is_refused(chain, tmp_path):
+    (tmp_path / "folder").mkdir()
+    (problem,) = check_data(chain("stages.sft.inputs.train=./folder"))
+    assert problem.rule == "D1" and "is a directory" in problem.message
+
+
+LATE = json.dumps({"id": "60", "messages": [{"role": "user", "content": "word " * 60}]})
+PAIR = {"prompt": [{"role": "user", "content": "a"}], "chosen": "b", "rejected": "c"}
+PROMPTS = {
+    "no JSON": ("D1", "not json\n", "prompts.jsonl:61"),
+    "pairs": ("D2", json.dumps(PAIR) + "\n", "prompts.jsonl:61"),
+    "ends with the assistant": ("D3", json.dumps(CHAT) + "\n", "prompts.jsonl:61"),
+    "a control token": ("D5", json.dumps(prompt("<extra_id_1>", 1) | {"id": "x"}) + "\n", "prompts.jsonl:61"),
+    "an id twice": ("D2", json.dumps(prompt("other", 1)) + "\n", "prompts.jsonl:61"),
+    "a prompt of the evaluation": ("D25", json.dumps(prompt("eval", 1) | {"id": "x"}) + "\n", "prompts.jsonl"),
+    "no room for the answer": ("D6", LATE, "prompts.jsonl"),
+}
+
+
+@pytest.mark.parametrize("rule, text, place", PROMPTS.values(), ids=PROMPTS)
+def test_prompts_from_outside_are_read_as_the_stages_read_them(chain, tmp_path, rule, text, place):
+    start = f"stages.sft.inputs.init={model_dir(tmp_path / 'start')}"
+    assert check_data(chain(start)) == []
+    with (tmp_path / "prompts.jsonl").open("a") as file:
+        file.write(text)
+    (problem,) = check_data(chain(start))  # three stages read the file: told once
+    assert problem.rule == rule and problem.where.endswith(place)
+
+
+@pytest.mark.parametrize("name", ["prompts", "eval"])
+def test_prompt_files_that_are_empty_or_folders_are_refused(chain, tmp_path, name):
+    (tmp_path / f"{name}.jsonl").write_text("")
+    assert {problem.rule for problem in check_data(chain())} == {"D14"}
+    (tmp_path / f"{name}.jsonl").unlink()
+    (tmp_path / f"{name}.jsonl").mkdir()
+    assert {problem.message for problem in check_data(chain())} == {"is a directory, not a file"}
+
+
+def test_what_user_turns_are_compared_with_is_read(chain, tmp_path):
+    (tmp_path / "chain.yaml").write_text(
+        f"{PIPELINE}  turns: {{kind: user_turns, inputs: {{policy: sft/model, disjoint_from: [seen.jsonl]}}}}\n"
+    )
+    (tmp_path / "seen.jsonl").write_text("not json\n")
+    (problem,) = check_data(chain())
+    assert problem.rule == "D1" and problem.where.endswith("seen.jsonl:1")
+
+
+def test_a_template_that_is_not_the_tokenizers_is_told_once(chain, tmp_path):
+    start = model_dir(tmp_path / "start")
+    overrides = [f"stages.{stage}.inputs.init={start}" for stage in ("sft", "rm")]
+    found = [problem for problem in check_data(chain("all.template=llama3", *overrides)) if problem.rule == "D7"]
+    assert len(found) == 1 and found[0].where.startswith("sft.template") and found[0].where.endswith("and 6 more")
+    assert "template llama3" in found[0].message and f"{start}/" in found[0].message
+    assert "all.template=" in found[0].fix
+
+
+def test_a_file_that_was_rendered_with_another_template_is_told_once(chain, tmp_path):
+    row = {"text": "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\nyo<|im_end|>", "label": [1.0] * 9}
+    (tmp_path / "ratings.jsonl").write_text((json.dumps(row) + "\n") * 40)
+    (problem,) = check_data(chain("stages.rm.inputs.train=ratings.jsonl"))
+    assert problem.rule == "D12" and problem.where.endswith("ratings.jsonl:1")
+    assert "9 rows like it, 30 more" in problem.message and "align data build CONFIG template=nemotron" in problem.fix
+
+
+def test_too_few_rows_are_told_once(chain, capsys):
+    pipeline = chain("stages.sft.model.global_batch_size=32")
+    found = [problem for problem in check_pipeline(pipeline) + check_data(pipeline) if problem.rule == "C17"]
+    assert len(found) == 2 and found[0].message != found[1].message  # train and validation
+
+
+# -- what the commands say ---------------------------------------------------------------------------
+
+
+def test_problems_come_before_warnings(chain, capsys):
+    slip = "stages.sft.inputs.train=caht.jsonl"
+    assert cli.main(["check", "chain.yaml", *(f"stages.{size}" for size in HUGE), slip]) == 2
+    said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("[")]
+    warned = [RULES[line[1:].partition("]")[0]].severity == "warn" for line in said]
+    assert warned == sorted(warned) and set(warned) == {True, False}
+
+
+def test_the_way_to_a_smaller_disk_can_be_typed_and_is_not_told_twice(chain):
+    sizes = [*(f"stages.{size}" for size in HUGE), "all.exp_manager.checkpoint_callback_params.save_top_k=2"]
+    (found,) = [problem for problem in check_pipeline(chain(*sizes), ["base"]) if problem.rule == "K2"]
+    typed = found.fix.split()[-1]
+    assert typed.endswith("save_top_k=0")
+    (found,) = [problem for problem in check_pipeline(chain(*sizes, typed), ["base"]) if problem.rule == "K2"]
+    assert "save_top_k" not in found.fix
+
+
+def test_the_rule_schema_explains_itself():
+    assert "configs/stage" in describe("schema")
+
+
+def test_a_stage_that_is_left_out_and_still_named_is_told_as_such(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.yaml").write_text("from: nemotron4_340b\nstages: {code_sft: null, dpo: null}\n")
+    pipeline = compose("mine.yaml", ["stages.reward.inputs.init=base"])
+    found = {p.where.split(" (")[0]: p for p in check_pipeline(pipeline) if "is left out" in p.message}
+    assert set(found) == {"general_sft.inputs.init", "generate1.inputs.policy"}
+    assert "`code_sft/model`: stage code_sft is left out (mine.yaml:2)" in found["general_sft.inputs.init"].message
+    assert "set inputs.init of general_sft" in found["general_sft.inputs.init"].fix
+    assert "rounds: {rpo: {previous:" in found["generate1.inputs.policy"].fix
+
+
+def test_a_slip_in_rounds_is_told_once(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for slip, told in (
+        ("rop: {model: {micro_batch_size: 2}}", "did you mean stage `rpo`"),
+        ("rpo: {model: {micro_bach_size: 2}}", "did you mean `model.micro_batch_size`"),
+    ):
+        (tmp_path / "mine.yaml").write_text(f"from: nemotron4_340b\nrounds: {{rpo: {{stages: {{{slip}}}}}}}\n")
+        with pytest.raises(UserInputError, match=told) as caught:
+            compose("mine.yaml", [f"stages.{stage}.inputs.init=base" for stage in ("code_sft", "reward")])
+        assert len(caught.value.problems) == 1
 
 
 # -- the path of a run -------------------------------------------------------------------------------

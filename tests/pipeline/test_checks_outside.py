@@ -7,6 +7,7 @@ import json
 import pytest
 
 from recipes import cli
+from recipes.checkpoints import architecture
 from recipes.pipeline import runner
 from recipes.pipeline.checks import check_pipeline, inherited_rows, resume_plan, versions
 from recipes.pipeline.config import compose
@@ -67,6 +68,38 @@ def test_a_tar_that_is_cut_off_behind_its_config_is_refused(tmp_path, compress):
     (tmp_path / "cut.nemo").write_bytes(whole.read_bytes()[:-12000])
     (found,) = found_in(tmp_path / "cut.nemo")
     assert found.rule == "K1" and "cut off" in found.message
+
+
+OTHERS = {"from_nemo2": ("context", "weights"), "from_hf": ("config.json",)}
+
+
+@pytest.mark.parametrize("kind, parts", OTHERS.items(), ids=OTHERS)
+def test_a_checkpoint_of_another_form_is_refused_with_the_stage_that_converts_it(tmp_path, kind, parts, capsys):
+    for part in parts:
+        (tmp_path / "start" / part).mkdir(parents=True)
+    if kind == "from_hf":
+        (tmp_path / "start/config.json").rmdir()
+        (tmp_path / "start/config.json").write_text("{}")
+    (found,) = found_in(tmp_path / "start")
+    assert found.rule == "K1" and f"a stage of kind {kind}" in found.fix
+    if kind == "from_nemo2":
+        assert (
+            cli.main(["new", str(tmp_path / "x"), "--from", "nemotron4_15b", "--checkpoint", f"{tmp_path}/start"]) == 2
+        )
+
+
+@pytest.mark.parametrize("recipe, sound", [("llama3_8b", True), ("minitron_4b", False)])
+def test_a_hugging_face_folder_of_another_shape_is_refused(tmp_path, recipe, sound):
+    inputs = [f"stages.base.inputs.checkpoint={tmp_path}"]
+    theirs = compose("llama3_8b", inputs).architecture
+    arch, _ = architecture.read_nemo(theirs, theirs["vocab_size"])
+    (tmp_path / "config.json").write_text(json.dumps(architecture.to_hf(arch, "bfloat16")))
+    found = [p for p in check_pipeline(compose(recipe, [*inputs, "all.template=llama3"]), ["base"]) if p.rule == "C1"]
+    assert sound == (found == [])
+    told = found[0].message + found[0].fix if found else ""
+    assert sound or all(
+        text in told for text in ("ffn_hidden_size 14336", "vocabulary 128256", "name another `model:`")
+    )
 
 
 # rule, changes of the published config, what is said

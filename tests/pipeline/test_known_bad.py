@@ -47,11 +47,18 @@ SOUND = {
         "rejected_reward": 1.0,
     },
 }  # fmt: skip
-KIND = {"code_sft": "sft", "reward": "reward", "dpo": "preference", "rpo": "preference"}
+KIND = {"generate1": "prompts", "code_sft": "sft", "reward": "reward", "dpo": "preference", "rpo": "preference"}
 
 
 def rows(kind: str, count: int) -> str:
+    if kind == "prompts":
+        return prompts(count)
     return "".join(json.dumps(SOUND[kind](number)) + "\n" for number in range(count))
+
+
+def prompts(count: int) -> str:
+    rows = ({"id": n, "messages": [{"role": "user", "content": f"reverse the list a {n}"}]} for n in range(count))
+    return "".join(json.dumps(row) + "\n" for row in rows)
 
 
 @pytest.fixture(scope="module")
@@ -66,9 +73,8 @@ def desk(tmp_path_factory) -> Path:
     (folder / "datasets/few.jsonl").write_text(rows("preference", 100))
     (folder / "datasets/prompts").mkdir()
     for number in (1, 2, 3):
-        (folder / f"datasets/prompts/round{number}.jsonl").write_text(
-            json.dumps({"id": "1", "messages": [USER]}) + "\n"
-        )
+        (folder / f"datasets/prompts/round{number}.jsonl").write_text(prompts(800))
+    (folder / "datasets/prompts/few.jsonl").write_text(prompts(300))
     (folder / "datasets/step=99").mkdir()
     shutil.copy(folder / "datasets/nemotron4_dpo/train.jsonl", folder / "datasets/step=99")
     checkpoints.checkpoint(folder / "base")
@@ -117,6 +123,10 @@ def start(case: dict, folder: Path, desk: Path) -> Path:
         whole = checkpoints.tar(folder / "whole.nemo")
         (folder / "cut.nemo").write_bytes(whole.read_bytes()[:-12000])
         return folder / "cut.nemo"
+    if case.get("form") == "hugging face":
+        (folder / "hugging_face").mkdir()
+        (folder / "hugging_face/config.json").write_text("{}")
+        return folder / "hugging_face"
     if case.get("form") == "nemo 2":
         (folder / "nemo2/context").mkdir(parents=True)
         (folder / "nemo2/weights").mkdir()
@@ -141,19 +151,23 @@ def test_a_known_bad_configuration_is_refused_by_its_rule(at_desk, tmp_path, cas
 def test_known_bad_data_is_refused_by_its_rule(at_desk, tmp_path, case):
     stage = "dpo" if case["stage"] == "rpo" else case["stage"]
     text = case.get("text") or "".join(json.dumps(row) + "\n" for row in case.get("rows", ()))
-    sound = "" if case.get("alone") else rows(KIND[case["stage"]], 300)
+    name = "prompts" if stage == "generate1" else "train"
+    sound = "" if case.get("alone") else rows(KIND[case["stage"]], 800 if name == "prompts" else 300)
     file = tmp_path / "rows.jsonl"
     file.write_text(sound + text.replace("@long", LONG), encoding="utf-8")
     base = at_desk / "base"
     if case.get("tokenizer"):
         base = checkpoints.checkpoint(tmp_path / "base", control_tokens=False)
-    overrides = [f"stages.{stage}.inputs.train={file}", "stages.dpo.inputs.init=base"]
+    overrides = [f"stages.{stage}.inputs.{name}={file}", "stages.dpo.inputs.init=base"]
     if case["stage"] == "rpo":
         overrides += ["stages.dpo.model.dpo.preference_loss=rpo_bwd_kl", "stages.dpo.data.rewards=require"]
-    place = base / checkpoints.TOKENIZER if case.get("tokenizer") else file
-    found = [p for p in check_data(composed("nemotron4_340b", base, overrides), [stage]) if str(place) in p.where]
+    found = check_data(composed("nemotron4_340b", base, overrides), [stage])
+    if case.get("tokenizer"):
+        assert [problem.rule for problem in found] == [case["rule"]] and f"{base}/" in found[0].message, found
+        return
+    found = [problem for problem in found if str(file) in problem.where]
     assert {problem.rule for problem in found} == {case["rule"]}, found
-    assert found[0].where.removeprefix(str(place)) == (f":{case['line']}" if case["line"] else ""), found
+    assert found[0].where.removeprefix(str(file)) == (f":{case['line']}" if case["line"] else ""), found
 
 
 def test_files_that_are_checked_side_by_side_say_the_same_in_the_same_order(at_desk, tmp_path, monkeypatch):

@@ -124,6 +124,27 @@ def test_a_file_that_exists_is_counted_and_no_assumption_asked(tmp_path):
     assert (stage.data.rows, stage.data.rows_from) == (1000, "counted")
 
 
+def test_prompts_that_are_counted_hold_over_what_is_assumed_of_the_stages_behind_them(tmp_path):
+    (tmp_path / "prompts.jsonl").write_text("{}\n" * 768)
+    given = [*UNSET, f"stages.generate1.inputs.prompts={tmp_path}/prompts.jsonl"]
+    stages = {stage.name: stage.data for stage in plan(compose("nemotron4_340b", given), Assumptions()).stages}
+    found = {name: (stages[name].rows, stages[name].rows_from) for name in ("generate1", "score1", "rpo1", "rpo2")}
+    assert found == {
+        "generate1": (768, "counted"),
+        "score1": (3072, "counted"),
+        "rpo1": (256, "upper bound"),  # 512 are held out
+        "rpo2": (300_000, "assumed"),
+    }
+    fewer = compose("nemotron4_340b", [*given, "assume.rpo1.rows=200"])
+    (stage,) = plan(fewer, Assumptions(), only=["rpo1"]).stages
+    assert (stage.data.rows, stage.data.rows_from) == (200, "assumed")
+
+
+def test_a_torn_file_is_not_counted(tmp_path):
+    (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(b"{}\n" * 5)[:-9])
+    assert data.count(tmp_path / "a.jsonl.gz") is None
+
+
 # -- time limits -------------------------------------------------------------------------------------
 
 
@@ -153,6 +174,20 @@ def test_the_check_and_the_plan_agree(change):
     pipeline = compose("nemotron4_340b", [*UNSET, *SHORT, *change])
     checked = {problem.message for problem in check_pipeline(pipeline) if problem.rule == "C9"}
     assert checked == {problem.message for problem in plan(pipeline, Assumptions()).problems}
+
+
+def test_a_gpu_that_is_asked_for_holds_over_the_layouts(capsys):
+    assert cli.main(["plan", "nemotron4_340b", "--gpu", "h200", "--stage", "dpo"]) == 0
+    said = capsys.readouterr().out
+    assert "141 GB" in said and "GPU: H200 (--gpu) in place of H100 (resources.gpu)" in said
+    assert cli.main(["plan", "nemotron4_340b", "--gpu", "RTX-4090", "--stage", "dpo", "--json"]) == 2
+    assert {problem["rule"] for problem in json.loads(capsys.readouterr().out)["problems"]} == {"C9"}
+
+
+def test_a_layout_without_the_layout_gpu_is_refused_with_the_reason(capsys):
+    code, made = said(capsys, "nemotron4_340b", "layout=nemotron4_340b_768", "--stage", "general_sft")
+    (problem,) = made["problems"]
+    assert code == 2 and problem["rule"] == "C9" and "layout: [gpu, ...]" in problem["fix"]
 
 
 # -- layouts -----------------------------------------------------------------------------------------
@@ -206,6 +241,7 @@ def test_where_nothing_fits_the_command_says_so(capsys):
     "words, text",
     [
         (["tiny", "--gpu", "H10"], "did you mean H100"),
+        (["nemotron4_340b", "--gpu", "H20"], "did you mean H200"),
         (["tiny", "--gpus", "8"], "add --gpu"),
         (["tiny", "--gpus", "12", "--gpu", "H100"], "give 8 or 16"),
         (["tiny", "--write", "x.yaml"], "add --gpus"),

@@ -60,7 +60,7 @@ def template_of(recipe: str) -> str:
 def build(folder: Path, recipe: str) -> None:
     """Everything that the recipe reads, below `folder`, which must be the working directory."""
     (folder / "nemo.sqsh").touch()
-    rows = {"code_sft": 700, "general_sft": 700, "human": 1500, "human_validation": 300}
+    rows = {"code_sft": 700, "general_sft": 700, "human": 1500, "human_validation": 300, "prompts": 800}
     sizes = [f"stages.world.sizes.{name}={number}" for name, number in rows.items()]
     assert cli.main(["run", "tiny", "--only", "world", "--run", "site", *sizes]) == 0
     world = folder / "runs/site/world/outputs"

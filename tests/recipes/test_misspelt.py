@@ -19,7 +19,7 @@ KINDS = [path.stem for path in (CONFIGS / "stage").glob("*.yaml")]
 FILES = [path for folder in ("pipeline", "model", "layout", "cluster") for path in sorted((CONFIGS / folder).glob("*"))]
 SIZES = ("num_layers", "hidden_size", "ffn_hidden_size", "num_attention_heads", "num_query_groups")
 # Names that a file gives itself: of its stages and rounds, of the sources of a data set, of variables of a job.
-OWN_NAMES = (("stages",), ("rounds",), ("rounds", "*", "stages"), ("stages", "*", "sources"))
+OWN_NAMES = (("stages",), ("rounds",), ("rounds", "*", "stages"), ("stages", "*", "sources"), ("slurm", "environment"))
 
 
 def typo(word: str) -> str:

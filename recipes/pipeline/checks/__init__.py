@@ -55,6 +55,16 @@ __all__ = [
 ]
 
 
+SCHEMA = """\
+schema  every key is one that the kind of stage has, and its value has the type of the base's
+
+The files of configs/stage are the schema: a key that is not there would be read by nobody, and NeMo-Aligner says
+nothing about one. What a pipeline, its layers and the command line set is compared with them before anything else is
+looked at, so that these problems have no id: they stand with the file and line that set the key.
+
+fix: the key that the message names; align show PIPELINE STAGE lists all of a stage"""
+
+
 def check_pipeline(pipeline: Pipeline, names: list[str] | None = None, run_dir: Path | None = None) -> list[Problem]:
     """Every finding of every rule, warnings included, about the named stages (None: all), in the order of the graph.
 
@@ -87,6 +97,8 @@ def describe(rule_id: str) -> str:
     from data_prep.rules import RULES as DATA
 
     wanted = rule_id.upper()
+    if wanted == "SCHEMA":
+        return SCHEMA
     if wanted in RULES:
         rule, why = RULES[wanted], RULES[wanted].explanation
         return f"{rule.id}  {rule.title}  ({rule.severity})\n\n{why}\n\nfix: {rule.fix}"

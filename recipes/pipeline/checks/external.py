@@ -89,11 +89,20 @@ def checkpoint(path: Path) -> Checkpoint:
 
 def _directory(path: Path) -> Checkpoint:
     if not (path / CONFIG).is_file():
-        return Checkpoint(path, {}, f"has no {CONFIG}", "give the directory that a .nemo file extracts to")
+        return Checkpoint(path, {}, f"has no {CONFIG}", _way_out(path))
     config = _parse((path / CONFIG).read_text(encoding="utf-8"))
     if not (path / "model_weights").is_dir():
         return Checkpoint(path, config, "has no model_weights/", "give a complete checkpoint")
     return Checkpoint(path, config)
+
+
+def _way_out(path: Path) -> str:
+    """What to do about a directory that is no NeMo checkpoint, from what it looks like."""
+    if (path / "context").is_dir() and (path / "weights").is_dir():
+        return "this is NeMo 2.0: convert it with a stage of kind from_nemo2, and start from <that stage>/model"
+    if (path / "config.json").is_file():
+        return "this is Hugging Face: convert it with a stage of kind from_hf, and start from <that stage>/model"
+    return "give the directory that a .nemo file extracts to"
 
 
 def _tar(path: Path) -> Checkpoint:

@@ -70,7 +70,7 @@ def same_architecture(stage: Subject):
     if not ours or any(s.kind == "base" for s in stage.pipeline.stages.values()):
         return  # a stage builds the pipeline's model, and another one from outside may be another one
     for name, source in outside(stage):
-        if name != "init":
+        if name not in ("init", "checkpoint"):
             continue  # responses and rewards may come from any model
         wrong = [f"{key} {there!r} (there {here!r})" for key, here, there in _differences(ours, source)]
         if wrong:
@@ -80,7 +80,8 @@ def same_architecture(stage: Subject):
 
 
 def _advice(source: Checkpoint, wrong: list[str]) -> str:
-    if any(text.startswith("activation 'squared_relu'") or text.startswith("rotary_percentage 1.0") for text in wrong):
+    of_nemo2 = ("activation 'squared_relu'", "rotary_percentage 1.0")
+    if not _converted(source) and any(text.startswith(of_nemo2) for text in wrong):
         return f"correct {source.path / CONFIG if source.path.is_dir() else CONFIG}: NeMo 2.0 names them differently"
     return "name another `model:`, or give the checkpoint that it describes"
 
@@ -91,9 +92,15 @@ def _differences(ours: dict, source: Checkpoint):
     for key in mine:
         if mine[key] != theirs[key]:
             yield key, mine[key], theirs[key]
-    pieces = _pieces(source)
-    if pieces is not None and pieces != ours.get("vocab_size"):
-        yield "vocabulary", ours.get("vocab_size"), pieces
+    rows = source.config.get("vocab_size") if _converted(source) else None
+    sizes = [size for size in (_pieces(source), rows or None) if size is not None]  # rows may be padded
+    if sizes and ours.get("vocab_size") not in sizes:
+        yield "vocabulary", ours.get("vocab_size"), sizes[0]
+
+
+def _converted(source: Checkpoint) -> bool:
+    """Will a stage make its model_config.yaml, of a Hugging Face folder or a NeMo 2.0 directory?"""
+    return source.path.is_dir() and not (source.path / CONFIG).is_file()
 
 
 def _shape(config: dict) -> dict:

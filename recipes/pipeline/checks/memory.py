@@ -11,6 +11,7 @@ from recipes.pipeline.checks.registry import Rule
 from recipes.pipeline.checks.subject import Subject
 
 RUNS = Path("runs")  # where runs are unless --runs-dir says otherwise
+KEPT, LARGER = "exp_manager.checkpoint_callback_params.save_top_k", "a larger disk (--runs-dir)"
 
 C9 = Rule(
     "C9",
@@ -30,7 +31,7 @@ K2 = Rule(
     explanation="A checkpoint is 14 bytes a parameter with bf16 weights: 4.8 TB at 340B. The newest is written "
     "before the one that it replaces is removed, and save_top_k keeps more. A disk that fills up in a save leaves a "
     "checkpoint that nobody can resume from. Looked at on this machine, below ./runs.",
-    fix="a larger disk (--runs-dir), or exp_manager.checkpoint_callback_params.save_top_k=0",
+    fix="a larger disk (--runs-dir), or all.exp_manager.checkpoint_callback_params.save_top_k=0",
     severity="warn",
 )
 
@@ -78,23 +79,24 @@ def room_for_checkpoints(stage):
 
 def check_disk(pipeline, run_dir: Path, names: list[str] | None = None) -> list[Problem]:
     """K2 for a run directory: the named stages (None: all) together, as they lie there at the end of the run."""
-    found, needed = [], 0.0
+    found, needed, fix = [], 0.0, LARGER
     for name, stage in pipeline.stages.items():
         subject = Subject(pipeline, stage)
         plan = _plan(subject, gpu=False) if subject.loop and (names is None or name in names) else None
         needed += plan.disk[1] if plan is not None else 0
+        fix = K2.fix if plan is not None and subject.get(KEPT) else fix
     free = _free(run_dir)
     if needed > free:
         message = f"checkpoints of the run are {_size(needed)}, and {run_dir} has {_size(free)}"
-        found.append(Problem(K2.id, str(run_dir), message, K2.fix))
+        found.append(Problem(K2.id, str(run_dir), message, fix))
     return found
 
 
 def _too_full(plan, directory: Path):
     needed, free = plan.disk[0], _free(directory)
     if needed > free:
-        key = "exp_manager.checkpoint_callback_params.save_top_k"
-        yield key, f"needs {_size(needed)} for its checkpoints, and {directory} has {_size(free)} free here", K2.fix
+        message = f"needs {_size(needed)} for its checkpoints, and {directory} has {_size(free)} free here"
+        yield KEPT, message, K2.fix if plan.subject.get(KEPT) else LARGER
 
 
 def _plan(stage: Subject, gpu: bool = True):

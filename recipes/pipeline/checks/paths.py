@@ -147,16 +147,25 @@ def inputs_take(stage):
 @I2
 def files_exist(stage: Subject):
     for name, value in stage.cfg["inputs"].items():
-        for ref in references.items(value):
+        refs = references.items(value)
+        written = references.items(stage.stage.history.get(("inputs", name), [(None, "")])[-1][0])
+        for ref, text in zip(refs, written if len(written) == len(refs) else refs):
             if references.thaw(ref) is None and not Path(ref).exists():
-                yield f"inputs.{name}", f"there is no file or directory {ref}", _fix(stage, name)
+                yield f"inputs.{name}", *_lost(stage, name, ref, str(text))
 
 
-def _fix(stage: Subject, name: str) -> str:
-    """The stage that the writer may have meant, from the reference as it was written."""
-    written = stage.stage.history.get(("inputs", name), [(None, "")])[-1][0]
-    close = did_you_mean(written.split("/")[0], stage.pipeline.stages) if isinstance(written, str) else []
-    return f"did you mean stage `{close[0]}`?" if close else "correct the path; it is relative to the working directory"
+def _lost(stage: Subject, name: str, ref: str, written: str) -> tuple[str, str]:
+    """(what is wrong, fix) of a path that is not there, from the reference as it was written."""
+    head, pipeline = written.split("/")[0], stage.pipeline
+    if head in pipeline.left_out:
+        message = f"`{written}`: stage {head} is left out ({pipeline.left_out[head]})"
+        rounds, previous = pipeline.starts.get(stage.name, ("", ""))
+        if previous == head:
+            return message, f"rounds: {{{rounds}: {{previous: <another stage>}}}}"
+        return message, f"set inputs.{name} of {stage.name} to another stage's output, or to a path"
+    close = did_you_mean(head, pipeline.stages)
+    fix = f"did you mean stage `{close[0]}`?" if close else "correct the path; it is relative to the working directory"
+    return f"there is no file or directory {ref}", fix
 
 
 @K1
