@@ -38,26 +38,29 @@ def of_stages(document: Layer, command_line: Layer, stages: dict[str, str], prob
     found: dict[str, dict] = {}
     for layer in (document.section("assume"), command_line.section("assume")):
         for name in layer.data:
-            names = [stage for stage in stages if stage == name or re.fullmatch(re.escape(name) + r"\d+", stage)]
             values = layer.section(name)
-            wrong = [key for key, value in values.data.items() if key not in KEYS or not _is_count(value)]
-            if not names:
-                close = did_you_mean(name, {re.sub(r"\d+$", "", stage): 0 for stage in stages})
-                fix = f"did you mean `{close[0]}`?" if close else "name a stage of the pipeline"
-                problems.append(Problem("", layer.where((name,)), f"there is no stage `{name}` to assume of", fix))
-            for key in wrong:
-                close = did_you_mean(key, KEYS) if key not in KEYS else []
-                fix = f"did you mean `{close[0]}`?" if close else f"give {' or '.join(KEYS)}, a whole number above 0"
-                message = (
-                    f"`assume.{name}.{key}` cannot be {values.data[key]!r}"
-                    if key in KEYS
-                    else f"unknown key `assume.{name}.{key}`"
-                )
-                problems.append(Problem("", values.where((key,)), message, fix))
+            names = [stage for stage in stages if stage == name or re.fullmatch(re.escape(name) + r"\d+", stage)]
+            wrong = [] if names else [_no_stage(name, layer, stages)]
+            wrong += [_no_value(name, key, values) for key, value in values.data.items() if not _fits(key, value)]
+            problems += wrong
             for stage in names if not wrong else ():
                 found[stage] = {**found.get(stage, {}), **values.data}
     return found
 
 
-def _is_count(value) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+def _no_stage(name: str, layer: Layer, stages: dict[str, str]) -> Problem:
+    close = did_you_mean(name, dict.fromkeys(re.sub(r"\d+$", "", stage) for stage in stages))
+    fix = f"did you mean `{close[0]}`?" if close else "name a stage of the pipeline"
+    return Problem("", layer.where((name,)), f"there is no stage `{name}` to assume of", fix)
+
+
+def _no_value(name: str, key: str, values: Layer) -> Problem:
+    known, fix = key in KEYS, f"give {' or '.join(KEYS)}, a whole number above 0"
+    if not known and (close := did_you_mean(key, KEYS)):
+        fix = f"did you mean `{close[0]}`?"
+    message = f"`assume.{name}.{key}` cannot be {values.data[key]!r}" if known else f"unknown key `assume.{name}.{key}`"
+    return Problem("", values.where((key,)), message, fix)
+
+
+def _fits(key: str, value) -> bool:
+    return key in KEYS and isinstance(value, int) and not isinstance(value, bool) and value > 0

@@ -137,11 +137,17 @@ def compose(
     if problems:
         raise UserInputError(_once(problems))
     ordered = graph.order({name: stage.parents for name, stage in stages.items()})
-    architecture = assume.architecture(bases.get("base"), overlays, stages)
-    stages = {name: stages[name] for name in ordered}
-    model_file = overlays[0].source if settings["model"] else ""
-    known = (settings["name"], settings["seed"], stages, profile, architecture, assumed, model_file)
-    return Pipeline(*known, document.left_out(file), first_rounds)
+    return Pipeline(
+        settings["name"],
+        settings["seed"],
+        {name: stages[name] for name in ordered},
+        cluster=profile,
+        architecture=assume.architecture(bases.get("base"), overlays, stages),
+        assumed=assumed,
+        model_file=overlays[0].source if settings["model"] else "",
+        left_out=document.left_out(file),
+        starts=first_rounds,
+    )
 
 
 def _once(problems: list[Problem]) -> list[Problem]:
