@@ -22,7 +22,7 @@ test: engine $(VENV)/.test
 	sh tests/install_chromium.sh
 	sh tests/install_slurm.sh
 	$(VENV)/bin/python -m ruff check .
-	$(if $(ARGS),$(PYTEST) $(ARGS),$(PYTEST) --ignore tests/slurm -n 2 --dist loadgroup)
+	$(if $(ARGS),$(PYTEST) $(ARGS),$(PYTEST) tests --ignore tests/slurm -n 2 --dist loadfile --no-loadscope-reorder)
 	$(if $(ARGS),,$(PYTEST) tests/slurm -n 4 --dist worksteal)
 
 lint: $(VENV)/.test

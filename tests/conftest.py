@@ -1,16 +1,23 @@
-"""How the tests are spread over processes: a file stays together, and so does what shares one finished run."""
+"""How the tests are spread over processes (pytest -n 2 --dist loadfile): what shares something stays together."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
-HERE = Path(__file__).parent
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """A file is one piece of work, and so is tests/e2e, whose files share one finished chain.
 
-def pytest_collection_modifyitems(items):
-    """For `pytest -n N --dist loadgroup`: fixtures of a module are made once, the chain of tests/e2e trains once."""
-    for item in items:
-        folder = item.path.relative_to(HERE).parts[0] if item.path.is_relative_to(HERE) else ""
-        item.add_marker(pytest.mark.xdist_group("e2e" if folder == "e2e" else str(item.path)))
+    Not --dist loadgroup: pytest-xdist 3.8.0 writes the group into what pytest 9.2 no longer reads.
+    """
+    if config.getvalue("dist") != "loadfile":
+        return None
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0]
+            return "tests/e2e" if file.startswith("tests/e2e/") else file
+
+    return ByFile(config, log)
