@@ -10,7 +10,7 @@ ARGS   ?=
 
 PIP   = $(VENV)/bin/python -m pip --disable-pip-version-check -q install
 ALIGN = $(VENV)/bin/align
-# Two processes for the tests that compute; those on Slurm wait more than they work: four, each on a cluster of its own.
+# The tests on Slurm wait more than they work: four at a time, each on a cluster of its own.
 PYTEST = $(VENV)/bin/python -m pytest
 
 .PHONY: demo test lint core engine clean
@@ -22,7 +22,7 @@ test: engine $(VENV)/.test
 	sh tests/install_chromium.sh
 	sh tests/install_slurm.sh
 	$(VENV)/bin/python -m ruff check .
-	$(if $(ARGS),$(PYTEST) $(ARGS),$(PYTEST) tests --ignore tests/slurm -n 2 --dist loadfile --no-loadscope-reorder)
+	$(if $(ARGS),$(PYTEST) $(ARGS),$(PYTEST) --ignore tests/slurm)
 	$(if $(ARGS),,$(PYTEST) tests/slurm -n 4 --dist worksteal)
 
 lint: $(VENV)/.test

@@ -8,6 +8,8 @@ from __future__ import annotations
 import json
 import os
 import random
+import signal
+import time
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
@@ -35,7 +37,22 @@ def forked(ranks: int, log: Path, child: Callable[[int, int], None]) -> list[int
         if pid == 0:
             _child(rank, ranks, port, log, child)
         pids.append(pid)
-    return [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]
+    return _codes(pids)
+
+
+def _codes(pids: list[int]) -> list[int]:
+    """Exit codes of processes; when one fails the others are killed: they would wait for it for ever."""
+    codes: dict[int, int] = {}
+    while len(codes) < len(pids):
+        for pid in [pid for pid in pids if pid not in codes]:
+            ended, status = os.waitpid(pid, os.WNOHANG)
+            if ended:
+                codes[pid] = os.waitstatus_to_exitcode(status)
+        if any(codes.values()):
+            for pid in [pid for pid in pids if pid not in codes]:
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(0.02)
+    return [codes[pid] for pid in pids]
 
 
 def _child(rank: int, ranks: int, port: int, log: Path, child) -> None:
