@@ -7,36 +7,18 @@ from pathlib import Path
 
 from recipes.errors import Problem, UserInputError
 
-OPEN = "???"  # an input that a pipeline leaves to its user
 
+def compose(args, open_inputs: bool = False):
+    """The pipeline that PIPELINE names, or the one that the run of this path froze.
 
-def compose(args):
-    """The pipeline that PIPELINE names, or the one that the run of this path froze."""
+    open_inputs: inputs that nobody has set yet stay `???`, since to look at a pipeline needs no files
+    """
     from recipes.pipeline import config, rerun
 
     old, cluster = rerun.run_of(args.pipeline), getattr(args, "cluster", None)
     if old is not None:
         return rerun.compose(old, args.overrides, cluster)
-    return config.compose(args.pipeline, args.overrides, cluster=cluster)
-
-
-def compose_open(args):
-    """As `compose`, but inputs that nobody has set yet stay `???`: to look at a pipeline needs no files."""
-    from argparse import Namespace
-
-    try:
-        return compose(args)
-    except UserInputError as error:
-        keys = [problem.fix.removeprefix("set ") for problem in error.problems]
-        if not all(key.startswith("stages.") and ".inputs." in key and " " not in key for key in keys):
-            raise
-    filled = [f"{key}=/{OPEN}" for key in keys]
-    pipeline = compose(Namespace(**{**vars(args), "overrides": [*args.overrides, *filled]}))
-    for key in keys:
-        _, stage, _, name = key.split(".")
-        pipeline.stages[stage].cfg["inputs"][name] = OPEN
-        pipeline.stages[stage].history["inputs", name].pop()
-    return pipeline
+    return config.compose(args.pipeline, args.overrides, cluster=cluster, open_inputs=open_inputs)
 
 
 def other_inputs(args, names: list[str]) -> list[Problem]:

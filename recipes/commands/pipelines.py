@@ -6,7 +6,7 @@ import json
 import sys
 from pathlib import Path
 
-from recipes.commands.finding import compose, compose_open, find_run, find_stage, other_inputs
+from recipes.commands.finding import compose, find_run, find_stage, other_inputs
 from recipes.errors import EXIT_DONE, EXIT_INPUT, Problem, UserInputError
 from recipes.printing import cell, counted, first_sentence, print_problems, print_rows
 
@@ -26,7 +26,7 @@ def ls(args) -> int:
 
 
 def show(args) -> int:
-    pipeline = compose_open(args)
+    pipeline = compose(args, open_inputs=True)
     if args.stage is None:
         rows = [
             {
@@ -53,7 +53,7 @@ def show(args) -> int:
 def explain(args) -> int:
     from recipes.pipeline.readers import readers
 
-    pipeline = compose_open(args)
+    pipeline = compose(args, open_inputs=True)
     name, _, key = args.key.removeprefix("stages.").partition(".")
     stage = find_stage(pipeline, name)
     entries = [{**entry, "read_by": readers(stage.kind, entry["key"])} for entry in stage.explain(key)]
@@ -126,7 +126,7 @@ def new(args) -> int:
         paths = fork.create(args.name, args.recipe, args.checkpoint, folder)
     for path in paths:
         print(path)
-    if args.checkpoint and (trouble := fork.template_trouble(folder / f"{args.name}.yaml", args.checkpoint)):
+    if args.checkpoint and (trouble := fork.template_trouble(folder / f"{args.name}.yaml")):
         print(f"warning: {trouble}", file=sys.stderr)
     print(f"next: align run {folder}/smoke.yaml, align check {folder}/{args.name}.yaml")
     return EXIT_DONE

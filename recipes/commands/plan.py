@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from recipes.commands.finding import compose_open
+from recipes.commands.finding import compose
 from recipes.errors import EXIT_DONE, EXIT_INPUT, Problem, UserInputError
 
 
@@ -15,7 +15,7 @@ def plan(args) -> int:
     from recipes.planner.plan import unknown
     from recipes.planner.work import Assumptions
 
-    pipeline = compose_open(args)
+    pipeline = compose(args, open_inputs=True)
     unknown(pipeline, args.stages)
     assumed = Assumptions(args.efficiency, args.disk_rate * 1e9)
     made = make_plan(pipeline, assumed, args.gpu, args.stages or None)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 from pathlib import Path
 
 from recipes.errors import Problem, UserInputError
@@ -19,7 +20,6 @@ from recipes.pipeline import document
 from recipes.pipeline.config import CONFIGS, compose
 from recipes.pipeline.files import atomic_write_text
 from recipes.pipeline.layers import Layer, read
-from recipes.pipeline.merge import leaves
 
 SIZES = (
     "num_layers", "hidden_size", "ffn_hidden_size", "num_attention_heads", "num_query_groups", "kv_channels",
@@ -48,7 +48,7 @@ def create(name: str, recipe: str, checkpoint: Path | None, folder: Path) -> lis
     try:
         for file, text in texts.items():
             (temporary / file).write_text(text, encoding="utf-8")
-        compose(temporary / f"{name}.yaml", _open(temporary / f"{name}.yaml"))  # what is written composes
+        compose(temporary / f"{name}.yaml", open_inputs=True)  # what is written composes
         made = write_smoke(name, temporary)
         temporary.rename(folder)
     finally:
@@ -63,36 +63,26 @@ def write_smoke(name: str, folder: Path) -> list[Path]:
     texts = {"smoke.yaml": smoke.pipeline(name, written), "smoke_model.yaml": smoke.model(name, written, large)}
     for file, text in texts.items():
         atomic_write_text(folder / file, text)
-    compose(folder / "smoke.yaml", _open(folder / "smoke.yaml"))
+    compose(folder / "smoke.yaml", open_inputs=True)
     return [folder / file for file in texts]
 
 
-def template_trouble(pipeline: Path, checkpoint: Path) -> str:
-    """Why a fork's chat template is not the checkpoint's; "" if it may be."""
-    from data_prep.template import Template
-    from data_prep.tokens import Tokenizer
+def template_trouble(pipeline: Path) -> str:
+    """Why a fork's chat template is not that of its checkpoint; "" if it may be."""
+    from recipes.pipeline.checks.subject import Subject
+    from recipes.pipeline.checks.tokenizers import Tokenizers, check_templates
 
-    stages = compose(pipeline, _open(pipeline)).stages.values()
-    template = next((stage.cfg["template"] for stage in stages if stage.cfg.get("template")), None)
-    names = ("tokenizer.model", "tokenizer.json", "tokenizer/tokenizer.json")
-    found = [checkpoint / name for name in names if (checkpoint / name).is_file()]
-    if not found or template is None:
-        return ""
-    try:
-        Tokenizer(found[0]).check_template(Template.load(template))
-    except UserInputError:
-        fix = "fork a recipe with the checkpoint's template, or set `all: {template: ...}`"
-        return f"{found[0]} has not the control tokens of the template {template}: {fix}"
+    mine = compose(pipeline, open_inputs=True)
+    with tempfile.TemporaryDirectory(prefix="align-new-") as scratch:
+        stages = [Subject(mine, stage) for stage in mine.stages.values()]
+        for tokenizer, template in check_templates(stages, Tokenizers(Path(scratch))):
+            fix = "fork a recipe with the checkpoint's template, or set `all: {template: ...}`"
+            return f"{tokenizer} has not the control tokens of the template {template}: {fix}"
     return ""
 
 
 def _wrong(where: str, message: str, fix: str) -> UserInputError:
     return UserInputError(Problem("", where, message, fix))
-
-
-def _open(path: Path) -> list[str]:
-    """Overrides that fill what a pipeline leaves open, so that the rest can be composed."""
-    return [f"{'.'.join(key)}=open" for key, value in leaves(document.load(CONFIGS, str(path)).data) if value == "???"]
 
 
 # -- the pipeline and its model ----------------------------------------------------------------------

@@ -108,11 +108,17 @@ class Pipeline:
 
 
 def compose(
-    pipeline: str | Path, override: list[str] = (), *, cluster: str | None = None, configs: Path = CONFIGS
+    pipeline: str | Path,
+    override: list[str] = (),
+    *,
+    cluster: str | None = None,
+    configs: Path = CONFIGS,
+    open_inputs: bool = False,
 ) -> Pipeline:
     """Load a pipeline by name or path and compose every stage. Raises UserInputError with all problems found.
 
-    cluster: a profile, by name or path, in place of the one that the pipeline names
+    cluster: a profile, by name or path, in place of the one that the pipeline names; open_inputs: inputs that nobody
+    has set stay `???` and are no problem: such a pipeline can be looked at and planned, not run
     """
     command_line = overrides.parse(list(override))
     written = document.load(configs, str(pipeline))
@@ -129,7 +135,7 @@ def compose(
     for name, kind in kinds.items():
         layers = _layers(name, kind, overlays, file, command_line, bases[kind])
         try:
-            stages[name] = StageConfig(name, kind, *build(name, kind, bases[kind], layers, kinds))
+            stages[name] = StageConfig(name, kind, *build(name, kind, bases[kind], layers, kinds, open_inputs))
         except UserInputError as error:  # go on: all stages report at once
             problems += error.problems
     profile = _profile(settings["cluster"], profile_file, command_line, problems)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from recipes.errors import Problem
+from recipes.pipeline.merge import MISSING
 
 
 def split(reference: str, stages) -> tuple[str, str] | None:
@@ -27,11 +28,14 @@ def parents(inputs: dict, stages) -> list[str]:
 
 
 def freeze(value, stages):
-    """An input as the frozen config has it: relative to the stage's folder inside the run, otherwise absolute."""
+    """An input as the frozen config has it: relative to the stage's folder inside the run, otherwise absolute.
+
+    `???`, which only an open pipeline has (config.compose), stays what it is.
+    """
     if isinstance(value, list):
         return [freeze(item, stages) for item in value]
-    if value is None:
-        return None
+    if value in (None, MISSING):
+        return value
     pair = split(value, stages)
     return f"../{pair[0]}/outputs/{pair[1]}" if pair else os.path.abspath(os.path.expanduser(value))
 

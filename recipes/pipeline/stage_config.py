@@ -25,10 +25,13 @@ def reaching(layer: Layer, base: Layer) -> Layer:
     return Layer(layer.source, part(layer.data, base.data), layer.lines)
 
 
-def build(name: str, kind: str, base: Layer, layers: list[Layer], stages) -> tuple[dict, list[str], dict]:
+def build(
+    name: str, kind: str, base: Layer, layers: list[Layer], stages, open_inputs: bool = False
+) -> tuple[dict, list[str], dict]:
     """(frozen config, parents, history of every leaf) of one stage. Raises UserInputError with all its problems.
 
-    base: configs/stage/<kind>.yaml; layers: what comes over it, weakest first; stages: all names in the pipeline
+    base: configs/stage/<kind>.yaml; layers: what comes over it, weakest first; stages: all names in the pipeline;
+    open_inputs: inputs that nobody has set stay `???`, which is enough to look at a pipeline
     """
     data = {**HEAD, **base.data, "stage": name, "kind": kind}
     merge = Merge(f"stage {name}", Layer(base.source, data, base.lines))
@@ -39,7 +42,7 @@ def build(name: str, kind: str, base: Layer, layers: list[Layer], stages) -> tup
             message = f"`{key}` of stage {name} cannot be {merge.value[key]!r}"
             merge.problems.append(Problem("", merge.where((key,)), message, "change it in the pipeline file"))
     _stop_at(merge.problems)
-    _stop_at(_unset(name, merge))
+    _stop_at(_unset(name, merge, open_inputs))
     cfg = _resolve(merge)
     inputs = cfg["inputs"] = {key: value for key, value in cfg["inputs"].items() if key != ANY}
     for key, value in inputs.items():
@@ -57,13 +60,14 @@ def _stop_at(problems: list[Problem]) -> None:
         raise UserInputError(problems)
 
 
-def _unset(stage: str, merge: Merge) -> list[Problem]:
+def _unset(stage: str, merge: Merge, open_inputs: bool) -> list[Problem]:
     """Keys that the base leaves open with ??? and that nobody set."""
     required = {key for key, value in leaves(merge.base.data) if value in OPEN}
     unset = [k for k, value in leaves(merge.value) if value in OPEN or (value in (None, []) and k in required)]
     return [
         Problem("", merge.where(key), f"`{dotted(key)}` must be set", f"set stages.{stage}.{dotted(key)}")
         for key in unset
+        if not (open_inputs and key[0] == "inputs")
     ]
 
 

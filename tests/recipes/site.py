@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+from math import prod
 from pathlib import Path
 
 import yaml
@@ -104,7 +105,7 @@ def _hugging_face(path: Path, model: dict, template: Template, corpus: Path) -> 
     (path / "config.json").write_text(json.dumps(architecture.to_hf(arch, "bfloat16")))
     shapes = tensors.hf_shapes(tensors.table(arch), arch.layers)
     header = safetensors_files.header([(name, "BF16", shape) for name, shape in shapes.items()])
-    size = len(header) + 2 * sum(_product(shape) for shape in shapes.values())
+    size = len(header) + 2 * sum(prod(shape) for shape in shapes.values())
     with (path / "model.safetensors").open("wb") as file:
         file.write(header)
         file.truncate(size)
@@ -124,13 +125,6 @@ def _sentencepiece(path: Path, template: Template, corpus: Path, size: int) -> N
     names = (f"<unused_{number}>".encode() for number in range(size - 512))
     pieces = (b"\x0a" + bytes([len(name)]) + name + b"\x18\x05" for name in names)
     file.write_bytes(file.read_bytes() + b"".join(b"\x0a" + bytes([len(piece)]) + piece for piece in pieces))
-
-
-def _product(shape: tuple[int, ...]) -> int:
-    total = 1
-    for size in shape:
-        total *= size
-    return total
 
 
 def _byte_pair_tokenizer(path: Path, template: Template, corpus: Path) -> None:
