@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 
@@ -14,7 +13,6 @@ from recipes.checkpoints.architecture import Architecture, to_nemo
 from recipes.engine import checkpoints
 from recipes.engine.convert import common, torch_dist, vocabulary
 from recipes.engine.convert.from_hf import LAYOUT, divisible_by
-from recipes.engine.digest import content_hash
 from recipes.engine.metrics import JsonlLogger
 from recipes.errors import Problem, UserInputError
 
@@ -46,12 +44,8 @@ def convert(cfg, stage_dir: Path, source: nemo2.Nemo2, template: Template | None
             "vocabulary": {"rows": rows, "tokenizer": size, "divisible_by": divisor},
             "tokenizer": {"library": source.library},
             "template_sha256": template.sha256 if template else None,
-            "model_sha256": content_hash(model),
         }
-        said = {"kind": cfg["kind"], "stage": cfg["stage"], **facts}
-        (model / "stage.json").write_text(json.dumps(said, indent=1, sort_keys=True) + "\n")
-        (model / "CONTENT_SHA256").write_text(facts["model_sha256"])
-        result.publish()
+        common.publish_model(cfg, result, facts)
     except BaseException:
         result.discard()
         raise
@@ -87,12 +81,8 @@ def _write(reader, pieces, layers: int, directory: Path, stage_dir: Path) -> Non
     def load(piece: torch_dist.Piece):
         return reader.read(OLD + piece.name.removeprefix(tensors.PREFIX), piece.index)
 
-    extra = torch_dist.extra_states(
-        (tensors.PREFIX + tensors.LAYERS + name for name in tensors.EXTRA_OF_LAYERS), layers
-    )
-    extra += torch_dist.extra_states((tensors.PREFIX + name for name in tensors.EXTRA_OF_MODEL), 1)
     progress = JsonlLogger.for_rows(stage_dir / "metrics.jsonl", len(pieces))
-    torch_dist.write(directory, pieces, extra, load, lambda done: progress(1))
+    torch_dist.write(directory, pieces, common.extra_states(layers), load, lambda done: progress(1))
 
 
 def _copy_tokenizer(source: nemo2.Nemo2, model: Path) -> tuple[dict, int]:

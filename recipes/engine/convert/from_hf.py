@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +13,6 @@ from recipes.checkpoints import tensors
 from recipes.checkpoints.hf_folder import DTYPES, Folder, listed
 from recipes.engine import checkpoints, inference
 from recipes.engine.convert import common, hf_files, joins, parity, torch_dist, vocabulary
-from recipes.engine.digest import content_hash
 from recipes.engine.metrics import JsonlLogger
 from recipes.errors import Problem, UserInputError
 from recipes.ranks import is_first_rank
@@ -57,7 +55,7 @@ def convert(cfg, stage_dir: Path, folder: Folder, template: Template | None) -> 
             if source is not None:
                 facts["parity"] = parity.compare(source, parity.Result(source.prompts, values), cfg)
         if is_first_rank():
-            _publish(cfg, result, facts)
+            common.publish_model(cfg, result, facts)
     except BaseException:
         if is_first_rank():
             result.discard()
@@ -162,15 +160,5 @@ class Job:
         return joins.join(tensor, parts, self.folder.architecture).to(piece.dtype)
 
     def write(self, directory: Path, progress) -> None:
-        of_layers = (tensors.PREFIX + tensors.LAYERS + name for name in tensors.EXTRA_OF_LAYERS)
-        extra = torch_dist.extra_states(of_layers, self.folder.architecture.layers)
-        extra += torch_dist.extra_states((tensors.PREFIX + name for name in tensors.EXTRA_OF_MODEL), 1)
+        extra = common.extra_states(self.folder.architecture.layers)
         torch_dist.write(directory, self.pieces, extra, self.load, lambda done: progress(1))
-
-
-def _publish(cfg, result: common.Unpublished, facts: dict) -> None:
-    facts["model_sha256"] = content_hash(result.path)
-    said = {"kind": cfg.kind, "stage": cfg.stage, **facts}
-    (result.path / "stage.json").write_text(json.dumps(said, indent=1, sort_keys=True) + "\n")
-    (result.path / "CONTENT_SHA256").write_text(facts["model_sha256"])
-    result.publish()
